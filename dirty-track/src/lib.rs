@@ -1,0 +1,1 @@
+//! The kernel's view of writes to guest memory.

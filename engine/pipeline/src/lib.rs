@@ -1,0 +1,1 @@
+//! Page work on all logical processors.

@@ -1,0 +1,1 @@
+//! Decides what a migration does next, without doing any of it.

@@ -1,0 +1,1 @@
+//! Live migration of a running guest at the speed of memory.

@@ -1,0 +1,1 @@
+//! Worlds to run migrations in.

@@ -1,0 +1,1 @@
+//! The programs that run inside the guest, and how to talk to them.

@@ -1,0 +1,1 @@
+//! A small true VMM on KVM, and a guest without KVM.

@@ -1,0 +1,1 @@
+//! What a page is: indices, ranges, sets and the memory map.

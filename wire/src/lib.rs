@@ -1,0 +1,1 @@
+//! Control messages and page frames as bytes.
