@@ -1,0 +1,95 @@
+//! Work on bits that lie in words: setting a run, clearing a run, finding the runs. It does not know
+//! what a bit stands for.
+
+use core::iter::FusedIterator;
+
+/// Bits in a word.
+pub(crate) const WORD_BITS: usize = u64::BITS as usize;
+
+/// Sets the bits `start..end`; bits that no word holds are left out.
+pub(crate) fn set_run(words: &mut [u64], start: usize, end: usize) {
+    change_run(words, start, end, |word, mask| *word |= mask);
+}
+
+/// Clears the bits `start..end`; bits that no word holds are left out.
+pub(crate) fn clear_run(words: &mut [u64], start: usize, end: usize) {
+    change_run(words, start, end, |word, mask| *word &= !mask);
+}
+
+fn change_run(words: &mut [u64], start: usize, end: usize, change: impl Fn(&mut u64, u64)) {
+    let end = end.min(words.len() * WORD_BITS);
+    if start >= end {
+        return;
+    }
+    let last = end - 1;
+    let head_mask = u64::MAX << (start % WORD_BITS);
+    let tail_mask = u64::MAX >> (WORD_BITS - 1 - last % WORD_BITS);
+    match &mut words[start / WORD_BITS..=last / WORD_BITS] {
+        [] => {}
+        [only] => change(only, head_mask & tail_mask),
+        [head, whole @ .., tail] => {
+            change(head, head_mask);
+            for word in whole {
+                change(word, u64::MAX);
+            }
+            change(tail, tail_mask);
+        }
+    }
+}
+
+/// How many bits are set.
+pub(crate) fn count(words: &[u64]) -> u64 {
+    words.iter().map(|word| u64::from(word.count_ones())).sum()
+}
+
+/// The runs of set bits, each as (first bit, number of bits), in order and as long as they can be.
+#[derive(Clone, Debug)]
+pub(crate) struct Runs<'a> {
+    words: &'a [u64],
+    /// Which word `rest` was taken from.
+    at: usize,
+    /// The bits of that word that no run has used up.
+    rest: u64,
+}
+
+impl<'a> Runs<'a> {
+    pub(crate) fn new(words: &'a [u64]) -> Self {
+        Self {
+            words,
+            at: 0,
+            rest: words.first().copied().unwrap_or(0),
+        }
+    }
+}
+
+impl Iterator for Runs<'_> {
+    type Item = (usize, usize);
+
+    fn next(&mut self) -> Option<(usize, usize)> {
+        while self.rest == 0 {
+            self.rest = *self.words.get(self.at + 1)?;
+            self.at += 1;
+        }
+        let first = self.rest.trailing_zeros() as usize;
+        let ones = (self.rest >> first).trailing_ones() as usize;
+        let start = self.at * WORD_BITS + first;
+        if first + ones < WORD_BITS {
+            self.rest &= u64::MAX << (first + ones);
+            return Some((start, ones));
+        }
+        let mut end = start + ones;
+        self.rest = 0;
+        while let Some(&word) = self.words.get(self.at + 1) {
+            self.at += 1;
+            let ones = word.trailing_ones();
+            end += ones as usize;
+            if word != u64::MAX {
+                self.rest = word & (u64::MAX << ones);
+                break;
+            }
+        }
+        Some((start, end - start))
+    }
+}
+
+impl FusedIterator for Runs<'_> {}
