@@ -1,0 +1,174 @@
+//! One reason why a guest does not fit a host: where it stands, what it is called, both values and
+//! what an operator can do. Decides nothing.
+
+use alloc::borrow::Cow;
+use core::fmt;
+
+use crate::cpuid::Register;
+
+/// Where a mismatch stands. Ordered as a report lists them.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Place {
+    /// The processor's maker.
+    Vendor,
+    /// A CPUID answer.
+    Cpuid {
+        /// Leaf.
+        leaf: u32,
+        /// Subleaf; 0 where the leaf has none.
+        subleaf: u32,
+        /// Register of the answer.
+        register: Register,
+        /// The bit, when it is about one bit and not about a number.
+        bit: Option<u8>,
+    },
+    /// A feature MSR.
+    Msr {
+        /// Number of the register.
+        index: u32,
+        /// The bit, when it is about one bit and not about the whole register.
+        bit: Option<u8>,
+    },
+    /// The frequency of the time-stamp counter.
+    Tsc,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let bit = match *self {
+            Self::Vendor => return out.write_str("CPUID 0 vendor"),
+            Self::Tsc => return out.write_str("TSC kHz"),
+            Self::Cpuid {
+                leaf,
+                subleaf,
+                register,
+                bit,
+            } => {
+                write!(out, "CPUID {leaf:#x}.{subleaf} {register}")?;
+                bit
+            }
+            Self::Msr { index, bit } => {
+                write!(out, "MSR {index:#x}")?;
+                bit
+            }
+        };
+        bit.map_or(Ok(()), |bit| write!(out, " bit {bit}"))
+    }
+}
+
+/// In which way guest and host differ.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum MismatchKind {
+    /// Different makers, or a maker that no rule was written for.
+    Vendor,
+    /// The guest sees a named feature that the host lacks.
+    Missing,
+    /// The guest sees a bit without a known meaning that the host does not show.
+    Unknown,
+    /// The host has a lack that the guest was not told about.
+    Appears,
+    /// The guest's number exceeds the host's.
+    TooLarge,
+    /// Both must be equal and are not.
+    Differs,
+    /// One side did not say what the rule needs to know.
+    NotStated,
+}
+
+impl MismatchKind {
+    fn phrase(self) -> &'static str {
+        match self {
+            Self::Vendor => "not the same maker",
+            Self::Missing => "the host lacks it",
+            Self::Unknown => "the host does not show it",
+            Self::Appears => "the guest was not told of it",
+            Self::TooLarge => "more than the host has",
+            Self::Differs => "must be equal",
+            Self::NotStated => "not stated",
+        }
+    }
+
+    /// What an operator can do about it.
+    pub(crate) fn remedy(self) -> &'static str {
+        match self {
+            Self::Vendor => "choose a host with a processor of the guest's maker",
+            Self::Missing => {
+                "choose a host that has the feature, or power the guest off and start it without it"
+            }
+            Self::Unknown => {
+                "choose a host with the source's processor and kernel, or power the guest off and \
+                 start it without the bit"
+            }
+            Self::Appears => {
+                "choose a host without this limitation, or power the guest off and start it with \
+                 the bit set"
+            }
+            Self::TooLarge => {
+                "choose a host that offers at least as much, or power the guest off and start it \
+                 with less"
+            }
+            Self::Differs => "choose a host on which the value is the same",
+            Self::NotStated => "state the value in the offer",
+        }
+    }
+}
+
+/// One reason why a guest does not fit a host. Its `Display` is one line, without the remedy.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Mismatch {
+    /// Where it stands: leaf, subleaf, register and bit, or the MSR.
+    pub place: Place,
+    /// What it is called, as Linux and QEMU spell it; a bit without a name is called
+    /// `unknown 7.0.edx bit 12`.
+    pub name: Cow<'static, str>,
+    /// In which way the two differ.
+    pub kind: MismatchKind,
+    /// The guest's value: the whole register for a bit, the field for a number, kHz for the TSC.
+    pub guest: u64,
+    /// The host's value, in the same unit.
+    pub host: u64,
+    /// What an operator can do about it.
+    pub remedy: &'static str,
+}
+
+impl Mismatch {
+    pub(crate) fn new(
+        place: Place,
+        name: impl Into<Cow<'static, str>>,
+        kind: MismatchKind,
+        (guest, host): (u64, u64),
+    ) -> Self {
+        Self {
+            place,
+            name: name.into(),
+            kind,
+            guest,
+            host,
+            remedy: kind.remedy(),
+        }
+    }
+}
+
+impl fmt::Display for Mismatch {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            place,
+            name,
+            kind,
+            guest,
+            host,
+            ..
+        } = self;
+        let phrase = kind.phrase();
+        match place {
+            Place::Vendor => write!(out, "{name}: {phrase}"),
+            Place::Tsc => write!(out, "{name}: {phrase} (guest {guest} kHz, host {host} kHz)"),
+            Place::Cpuid { .. } | Place::Msr { .. } => {
+                write!(
+                    out,
+                    "{name} ({place}): {phrase} (guest {guest:#x}, host {host:#x})"
+                )
+            }
+        }
+    }
+}
