@@ -1,0 +1,258 @@
+//! Page sets against an ordered set of numbers, under random sequences of operations.
+
+use std::collections::BTreeSet;
+
+use limosa_pages::{ChunkIndex, ChunkPages, PageIndex, PageRange, PageSet};
+use proptest::prelude::*;
+
+/// What a whole-guest set does, with page numbers that may lie beyond its bound.
+#[derive(Clone, Debug)]
+enum Step {
+    Insert(u64),
+    Remove(u64),
+    InsertRange(u64, u64),
+    RemoveRange(u64, u64),
+    InsertBits(u64, Vec<u64>),
+    InsertChunk(u64, [u64; 8]),
+    RemoveChunk(u64, [u64; 8]),
+    TakeChunk(u64),
+    Union(u64, Vec<u64>),
+    Subtract(u64, Vec<u64>),
+    Intersect(u64, Vec<u64>),
+    Words(usize, u64),
+}
+
+fn word() -> impl Strategy<Value = u64> {
+    prop_oneof![
+        Just(0),
+        Just(u64::MAX),
+        any::<u64>(),
+        any::<u32>().prop_map(|n| 1 << (n % 64))
+    ]
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let page = 0..2000u64;
+    let span = || (0..2000u64, 0..700u64).prop_map(|(start, count)| (start, start + count));
+    let pages = || proptest::collection::vec(0..2000u64, 0..40);
+    let words = || proptest::array::uniform8(word());
+    prop_oneof![
+        page.clone().prop_map(Step::Insert),
+        page.clone().prop_map(Step::Remove),
+        span().prop_map(|(start, end)| Step::InsertRange(start, end)),
+        span().prop_map(|(start, end)| Step::RemoveRange(start, end)),
+        (page, proptest::collection::vec(word(), 0..6))
+            .prop_map(|(first, bits)| Step::InsertBits(first, bits)),
+        (0..5u64, words()).prop_map(|(chunk, words)| Step::InsertChunk(chunk, words)),
+        (0..5u64, words()).prop_map(|(chunk, words)| Step::RemoveChunk(chunk, words)),
+        (0..5u64).prop_map(Step::TakeChunk),
+        (0..2000u64, pages()).prop_map(|(bound, pages)| Step::Union(bound, pages)),
+        (0..2000u64, pages()).prop_map(|(bound, pages)| Step::Subtract(bound, pages)),
+        (0..2000u64, pages()).prop_map(|(bound, pages)| Step::Intersect(bound, pages)),
+        (0..64usize, word()).prop_map(|(at, word)| Step::Words(at, word)),
+    ]
+}
+
+fn range(start: u64, end: u64) -> PageRange {
+    PageRange::new(PageIndex::new(start), PageIndex::new(end)).unwrap()
+}
+
+fn set_of(bound: u64, pages: &[u64]) -> PageSet {
+    let mut set = PageSet::new(PageIndex::new(bound));
+    pages
+        .iter()
+        .for_each(|page| set.insert(PageIndex::new(*page)));
+    set
+}
+
+fn bits_of(first: u64, words: &[u64]) -> impl Iterator<Item = u64> + '_ {
+    let set = |word: u64| (0..64).filter(move |bit| word >> bit & 1 == 1);
+    words
+        .iter()
+        .enumerate()
+        .flat_map(move |(at, word)| set(*word).map(move |bit| first + at as u64 * 64 + bit))
+}
+
+fn apply(step: &Step, set: &mut PageSet, oracle: &mut BTreeSet<u64>) {
+    match step {
+        Step::Insert(page) => {
+            set.insert(PageIndex::new(*page));
+            oracle.insert(*page);
+        }
+        Step::Remove(page) => {
+            set.remove(PageIndex::new(*page));
+            oracle.remove(page);
+        }
+        Step::InsertRange(start, end) => {
+            set.insert_range(range(*start, *end));
+            oracle.extend(*start..*end);
+        }
+        Step::RemoveRange(start, end) => {
+            set.remove_range(range(*start, *end));
+            oracle.retain(|page| !(*start..*end).contains(page));
+        }
+        Step::InsertBits(first, bits) => {
+            set.insert_bits(PageIndex::new(*first), bits);
+            oracle.extend(bits_of(*first, bits));
+        }
+        Step::InsertChunk(chunk, words) => {
+            set.insert_chunk(ChunkIndex::new(*chunk), &ChunkPages::from_words(*words));
+            oracle.extend(bits_of(chunk * 512, words));
+        }
+        Step::RemoveChunk(chunk, words) => {
+            set.remove_chunk(ChunkIndex::new(*chunk), &ChunkPages::from_words(*words));
+            let removed: BTreeSet<u64> = bits_of(chunk * 512, words).collect();
+            oracle.retain(|page| !removed.contains(page));
+        }
+        Step::TakeChunk(chunk) => {
+            let taken = set.take_chunk(ChunkIndex::new(*chunk));
+            let own: Vec<u64> = bits_of(chunk * 512, taken.words()).collect();
+            let wanted: Vec<u64> = oracle
+                .range(chunk * 512..(chunk + 1) * 512)
+                .copied()
+                .collect();
+            assert_eq!(own, wanted);
+            oracle.retain(|page| page / 512 != *chunk);
+        }
+        Step::Union(bound, pages) => {
+            let other = set_of(*bound, pages);
+            set.union_with(&other);
+            oracle.extend(pages.iter().filter(|page| *page < bound));
+            let inside: Vec<u64> = pages
+                .iter()
+                .copied()
+                .filter(|page| *page < set.bound().get())
+                .collect();
+            assert!(set.is_superset(&set_of(*bound, &inside)));
+        }
+        Step::Subtract(bound, pages) => {
+            set.subtract(&set_of(*bound, pages));
+            oracle.retain(|page| page >= bound || !pages.contains(page));
+        }
+        Step::Intersect(bound, pages) => {
+            set.intersect(&set_of(*bound, pages));
+            oracle.retain(|page| page < bound && pages.contains(page));
+        }
+        Step::Words(at, word) => {
+            if let Some(target) = set.words_mut().get_mut(*at) {
+                *target = *word;
+                oracle.retain(|page| page / 64 != *at as u64);
+                oracle.extend(bits_of(*at as u64 * 64, &[*word]));
+            }
+        }
+    }
+    oracle.retain(|page| *page < set.bound().get());
+}
+
+fn check(set: &PageSet, oracle: &BTreeSet<u64>) {
+    assert_eq!(set.count().get(), oracle.len() as u64);
+    assert_eq!(set.is_empty(), oracle.is_empty());
+    assert!((0..3000).all(|page| set.contains(PageIndex::new(page)) == oracle.contains(&page)));
+    let by_words: Vec<u64> = bits_of(0, set.words()).collect();
+    assert!(
+        by_words.iter().eq(oracle),
+        "the words hold bits beyond the bound"
+    );
+
+    let runs: Vec<PageRange> = set.runs().collect();
+    assert!(
+        runs.iter()
+            .flat_map(|run| run.iter())
+            .map(PageIndex::get)
+            .eq(oracle.iter().copied())
+    );
+    assert!(runs.iter().all(|run| !run.is_empty()));
+    assert!(
+        runs.windows(2).all(|pair| pair[0].end() < pair[1].start()),
+        "two runs touch"
+    );
+
+    let chunks: Vec<(ChunkIndex, ChunkPages)> = set.chunks().collect();
+    assert!(chunks.iter().all(|(_, pages)| !pages.is_empty()));
+    assert!(chunks.windows(2).all(|pair| pair[0].0 < pair[1].0));
+    let by_chunks = chunks.iter().flat_map(|(chunk, pages)| {
+        assert_eq!(set.chunk(*chunk), *pages);
+        pages.runs().flat_map(move |(first, count)| {
+            (first..first + count).map(move |offset| chunk.page(offset).get())
+        })
+    });
+    assert!(by_chunks.eq(oracle.iter().copied()));
+}
+
+proptest! {
+    #[test]
+    fn a_set_is_the_numbers_put_into_it(
+        bound in 0..1700u64,
+        steps in proptest::collection::vec(step(), 0..24),
+    ) {
+        let mut set = PageSet::new(PageIndex::new(bound));
+        let mut oracle = BTreeSet::new();
+        for step in &steps {
+            apply(step, &mut set, &mut oracle);
+            check(&set, &oracle);
+        }
+        prop_assert!(set.is_superset(&set.clone()));
+        set.clear();
+        prop_assert!(set.is_empty());
+    }
+
+    #[test]
+    fn the_pages_of_a_chunk_are_the_offsets_put_into_it(
+        runs in proptest::collection::vec((0..600u16, 0..600u16, any::<bool>()), 0..12),
+        other in proptest::array::uniform8(word()),
+    ) {
+        let mut pages = ChunkPages::EMPTY;
+        let mut oracle = BTreeSet::new();
+        for (first, count, adds) in runs {
+            if adds {
+                pages.insert_run(first, count);
+                oracle.extend((first..first + count).filter(|offset| *offset < 512));
+            } else {
+                pages.remove_run(first, count);
+                oracle.retain(|offset| !(first..first + count).contains(offset));
+            }
+        }
+        prop_assert!((0..1024).all(|offset| pages.contains(offset) == oracle.contains(&offset)));
+        prop_assert_eq!(pages.count() as usize, oracle.len());
+        let offsets = pages.runs().flat_map(|(first, count)| first..first + count);
+        prop_assert!(offsets.eq(oracle.iter().copied()));
+
+        let other = ChunkPages::from_words(other);
+        let (mut union, mut rest, mut shared) = (pages, pages, pages);
+        union.union_with(&other);
+        rest.subtract(&other);
+        shared.intersect(&other);
+        for offset in 0..512 {
+            let (a, b) = (pages.contains(offset), other.contains(offset));
+            prop_assert_eq!(union.contains(offset), a || b);
+            prop_assert_eq!(rest.contains(offset), a && !b);
+            prop_assert_eq!(shared.contains(offset), a && b);
+        }
+    }
+}
+
+#[test]
+fn offsets_beyond_the_chunk_do_nothing() {
+    let mut pages = ChunkPages::FULL;
+    pages.remove(512);
+    pages.remove_run(u16::MAX, u16::MAX);
+    assert_eq!(pages, ChunkPages::FULL);
+    let mut pages = ChunkPages::EMPTY;
+    pages.insert(512);
+    pages.insert_run(u16::MAX, u16::MAX);
+    assert!(pages.is_empty() && !pages.contains(u16::MAX));
+}
+
+#[test]
+fn pages_beyond_the_bound_do_nothing() {
+    let bound = PageIndex::new(513);
+    let mut set = PageSet::new(bound);
+    let far = [PageIndex::new(513), PageIndex::new(u64::MAX)];
+    far.iter().for_each(|page| set.insert(*page));
+    set.insert_bits(far[1], &[u64::MAX]);
+    set.insert_chunk(ChunkIndex::new(u64::MAX), &ChunkPages::FULL);
+    assert!(set.is_empty() && far.iter().all(|page| !set.contains(*page)));
+    assert_eq!(set.take_chunk(ChunkIndex::new(u64::MAX)), ChunkPages::EMPTY);
+    set.insert_chunk(ChunkIndex::new(1), &ChunkPages::FULL);
+    assert_eq!(set.runs().collect::<Vec<_>>(), [range(512, 513)]);
+}
