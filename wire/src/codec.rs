@@ -29,6 +29,21 @@ pub trait Codec: Sized {
 ///
 /// Lengths are compared with their bound, and with the bytes that are there, before anything is
 /// allocated. End with [`finish`](Self::finish), which refuses bytes that nobody read.
+///
+/// ```
+/// use limosa_wire::codec::{Reader, Writer};
+///
+/// let mut writer = Writer::new();
+/// writer.u32(4);
+/// writer.name("vendor", "GenuineIntel", 12)?;
+/// let bytes = writer.into_bytes();
+///
+/// let mut reader = Reader::new(&bytes);
+/// assert_eq!(reader.u32()?, 4);
+/// assert_eq!(reader.name("vendor", 12)?, "GenuineIntel");
+/// reader.finish()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct Reader<'a> {
     rest: &'a [u8],

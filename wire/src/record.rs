@@ -253,6 +253,43 @@ pub fn encode_table(records: &[PageRecord], table: &mut Vec<u8>) {
 /// # Errors
 ///
 /// The first of these rules that is broken. `records` then holds nothing.
+///
+/// # Example
+///
+/// ```
+/// use limosa_pages::ChunkIndex;
+/// use limosa_wire::{
+///     FRAME_HEADER_BYTES, FrameHeader, FrameKind, MigrationId, PageEncoding, PageRecord, Round,
+///     StreamIndex, checksum, decode_table, encode_table,
+/// };
+///
+/// let (mut table, payload) = (Vec::new(), [7; 4096]);
+/// let zero = PageRecord { first: 0, count: 9, encoding: PageEncoding::Zero, payload_bytes: 0 };
+/// let raw = PageRecord { first: 9, count: 1, encoding: PageEncoding::Raw, payload_bytes: 4096 };
+/// encode_table(&[zero, raw], &mut table);
+/// let chunk = ChunkIndex::new(19);
+/// let header = FrameHeader {
+///     kind: FrameKind::Pages,
+///     migration_id: MigrationId::new([1; 16]),
+///     stream: StreamIndex::of_chunk(chunk, 4),
+///     round: Round::FIRST,
+///     sequence: 1,
+///     chunk,
+///     record_count: 2,
+///     payload_bytes: 4096,
+///     table_crc: checksum(&table),
+///     payload_crc: checksum(&payload),
+/// };
+/// let mut front = [0; FRAME_HEADER_BYTES];
+/// header.encode(&mut front);
+///
+/// let received = FrameHeader::decode(&front)?;
+/// let mut records = Vec::new();
+/// decode_table(&received, &table, &mut records)?;
+/// assert_eq!(records, [zero, raw]);
+/// received.check_payload(&payload)?;
+/// # Ok::<(), limosa_wire::DecodeError>(())
+/// ```
 pub fn decode_table(
     header: &FrameHeader,
     table: &[u8],
