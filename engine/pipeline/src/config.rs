@@ -1,0 +1,83 @@
+//! The knobs of the source's pipeline, validated once.
+
+use limosa_pages::PAGE_BYTES;
+use limosa_wire::limits::FRAME_PAYLOAD_BYTES_MAX;
+use limosa_wire::{EncodingSet, PageEncoding};
+
+/// Which pages are encoded before they are sent.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Codec {
+    /// None: what is not zero goes as it is. For links at the speed of memory.
+    #[default]
+    None,
+    /// LZ4 for every run whose sample shrinks, whatever it costs. For links that are known to be
+    /// slow.
+    Lz4,
+    /// LZ4 where it shortens the time that the stream's thread spends: see
+    /// [`Classifier`](crate::classify::Classifier).
+    Auto,
+}
+
+/// How pages become frames.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct PackConfig {
+    codec: Codec,
+    encodings: EncodingSet,
+    frame_payload_bytes: usize,
+}
+
+impl PackConfig {
+    /// Smallest payload of a full frame: 64 KiB.
+    pub const FRAME_PAYLOAD_BYTES_MIN: usize = 64 << 10;
+
+    /// Payload of a full frame by default.
+    pub const FRAME_PAYLOAD_BYTES: usize = 256 << 10;
+
+    /// The defaults with `codec`, for a target that can read `encodings`.
+    ///
+    /// A codec that the target cannot read is left out.
+    pub fn new(codec: Codec, encodings: EncodingSet) -> Self {
+        let readable = encodings.contains(PageEncoding::Lz4);
+        Self {
+            codec: if readable { codec } else { Codec::None },
+            encodings,
+            frame_payload_bytes: Self::FRAME_PAYLOAD_BYTES,
+        }
+    }
+
+    /// Sets the payload of a full frame, in bytes.
+    ///
+    /// Brought into [`FRAME_PAYLOAD_BYTES_MIN`](Self::FRAME_PAYLOAD_BYTES_MIN) to 1 MiB and down to
+    /// whole pages. Default 256 KiB.
+    #[must_use]
+    pub fn with_frame_payload_bytes(mut self, bytes: usize) -> Self {
+        let bytes = bytes.clamp(
+            Self::FRAME_PAYLOAD_BYTES_MIN,
+            FRAME_PAYLOAD_BYTES_MAX as usize,
+        );
+        self.frame_payload_bytes = bytes - bytes % PAGE_BYTES;
+        self
+    }
+
+    /// Which pages are encoded.
+    pub fn codec(&self) -> Codec {
+        self.codec
+    }
+
+    /// Whether pages that the guest never touched are said to be absent; else they are zero.
+    pub fn sends_absent(&self) -> bool {
+        self.encodings.contains(PageEncoding::Absent)
+    }
+
+    /// Payload of a full frame, in bytes.
+    pub fn frame_payload_bytes(&self) -> usize {
+        self.frame_payload_bytes
+    }
+}
+
+impl Default for PackConfig {
+    /// Every encoding may be read, nothing is encoded.
+    fn default() -> Self {
+        Self::new(Codec::None, EncodingSet::ALL)
+    }
+}

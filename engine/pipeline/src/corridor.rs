@@ -1,0 +1,395 @@
+//! The source's way of one stream: rearm, lift, pack, seal, and hand over. It knows no socket: full
+//! buffers go to a sink, which the engine connects to the link.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use limosa_pages::{ChunkIndex, ChunkPages, MemoryMap, PAGE_BYTES, PageCount, PageRange};
+use limosa_wire::limits::FRAME_RECORDS_MAX;
+use limosa_wire::{
+    EncodingCounts, MigrationId, PageEncoding, PageRecord, Round, StreamIndex, StreamSecret,
+};
+
+use crate::config::PackConfig;
+use crate::frame_buf::FrameBuf;
+use crate::memory::{GuestMemory, MemoryError, checked_slice, regions_of};
+use crate::pack::{FrameFull, Packer};
+use crate::scan::ChunkWork;
+use crate::seal::Sealer;
+
+/// What a stream has sent of a round.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct StreamReport {
+    /// Frames, without the barrier.
+    pub frame_count: u64,
+    /// Pages, by encoding.
+    pub pages: EncodingCounts,
+    /// Bytes handed to the sink, the barrier among them.
+    pub wire_bytes: u64,
+}
+
+/// Why pages could not be packed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PackError {
+    /// The guest's memory could not be read.
+    #[error(transparent)]
+    Memory(#[from] MemoryError),
+    /// The caller gave a chunk to a stream that does not own it.
+    #[error("chunk {chunk} does not belong to stream {stream}")]
+    NotOwner {
+        /// The chunk.
+        chunk: ChunkIndex,
+        /// The stream.
+        stream: StreamIndex,
+    },
+    /// The corridor lost its buffer to a sink that failed, or the sink gave one back that is too
+    /// small or not empty: no frame can be built any more.
+    #[error("the corridor of stream {stream} has no buffer")]
+    NoBuffer {
+        /// The stream.
+        stream: StreamIndex,
+    },
+}
+
+/// The pages of one stream, on their way from the guest's memory into frames.
+///
+/// A corridor belongs to one thread. [`bind`](Self::bind) comes first, then one
+/// [`run_round`](Self::run_round) for each round in order. `rearm` and `sink` may fail with an error
+/// of the caller's own; the corridor is of no further use after any error.
+///
+/// A **sink** takes a buffer of whole frames and returns an empty one: the same, or another while
+/// this one is on its way. Where it waits for one, the guest's pages wait in the guest.
+pub struct Corridor {
+    memory: Arc<dyn GuestMemory>,
+    lane: Lane,
+}
+
+/// All of a corridor but the memory.
+struct Lane {
+    stream_count: u16,
+    sends_absent: bool,
+    sealer: Sealer,
+    packer: Packer,
+    /// `None` only after the sink failed.
+    buffer: Option<FrameBuf>,
+    absent: Vec<PageRecord>,
+    round: Round,
+    report: StreamReport,
+}
+
+impl Corridor {
+    /// The corridor of `stream`, one of `stream_count`, which fills `buffer` first.
+    pub fn new(
+        memory: Arc<dyn GuestMemory>,
+        migration_id: MigrationId,
+        stream: StreamIndex,
+        stream_count: u16,
+        config: &PackConfig,
+        buffer: FrameBuf,
+    ) -> Self {
+        let lane = Lane {
+            stream_count,
+            sends_absent: config.sends_absent(),
+            sealer: Sealer::new(migration_id, stream),
+            packer: Packer::new(config.codec()),
+            buffer: Some(buffer),
+            absent: Vec::with_capacity(FRAME_RECORDS_MAX.into()),
+            round: Round::FIRST,
+            report: StreamReport::default(),
+        };
+        Self { memory, lane }
+    }
+
+    /// How many bytes of memory the corridor takes besides its buffers.
+    pub fn overhead_bytes(&self) -> usize {
+        self.lane.packer.overhead_bytes() + self.lane.absent.capacity() * size_of::<PageRecord>()
+    }
+
+    /// Sends the frame that ties the stream to its migration.
+    ///
+    /// # Errors
+    /// The sink's, and [`PackError::NoBuffer`].
+    pub fn bind<E: From<PackError>>(
+        &mut self,
+        secret: StreamSecret,
+        sink: &mut impl FnMut(FrameBuf) -> Result<FrameBuf, E>,
+    ) -> Result<(), E> {
+        let Lane {
+            sealer,
+            buffer,
+            stream_count,
+            ..
+        } = &mut self.lane;
+        if let Some(buffer) = buffer {
+            sealer.bind(secret, *stream_count, buffer);
+        }
+        self.lane.flush(sink)
+    }
+
+    /// Sends the pages of `work`, and the barrier that ends the round on this stream.
+    ///
+    /// For each chunk `rearm` is called before a byte of it is read, so that what the guest writes
+    /// from then on is recorded for the next round. In round 0 the memory is asked then, and not
+    /// earlier, which pages are present at all. The last buffer is handed over before this returns.
+    ///
+    /// # Errors
+    /// Those of `rearm` and of the sink, and every [`PackError`].
+    pub fn run_round<E: From<PackError>>(
+        &mut self,
+        round: Round,
+        work: &[ChunkWork],
+        rearm: &mut impl FnMut(ChunkIndex, &mut ChunkPages) -> Result<(), E>,
+        sink: &mut impl FnMut(FrameBuf) -> Result<FrameBuf, E>,
+    ) -> Result<StreamReport, E> {
+        self.lane.round = round;
+        self.lane.report = StreamReport::default();
+        for ChunkWork { chunk, pages } in work {
+            let mut pages = *pages;
+            self.lane.check_owner(*chunk)?;
+            rearm(*chunk, &mut pages)?;
+            self.lane.pack_chunk(&*self.memory, *chunk, pages, sink)?;
+        }
+        self.lane.end_round(sink)?;
+        Ok(self.lane.report)
+    }
+}
+
+impl Lane {
+    fn check_owner(&self, chunk: ChunkIndex) -> Result<(), PackError> {
+        let stream = self.sealer.stream();
+        if StreamIndex::of_chunk(chunk, self.stream_count) == stream {
+            return Ok(());
+        }
+        Err(PackError::NotOwner { chunk, stream })
+    }
+
+    fn no_buffer(&self) -> PackError {
+        PackError::NoBuffer {
+            stream: self.sealer.stream(),
+        }
+    }
+
+    fn buffer(&mut self) -> Result<&mut FrameBuf, PackError> {
+        let lost = self.no_buffer();
+        self.buffer.as_mut().ok_or(lost)
+    }
+
+    /// Packs the pages of a chunk that was rearmed.
+    fn pack_chunk<E: From<PackError>>(
+        &mut self,
+        memory: &dyn GuestMemory,
+        chunk: ChunkIndex,
+        mut pages: ChunkPages,
+        sink: &mut impl FnMut(FrameBuf) -> Result<FrameBuf, E>,
+    ) -> Result<(), E> {
+        if self.round == Round::FIRST && self.sends_absent {
+            let mut absent = pages;
+            absent.subtract(&memory.present(chunk).map_err(PackError::from)?);
+            pages.subtract(&absent);
+            self.note_absent(memory.map(), chunk, &absent, sink)?;
+        }
+        if pages.is_empty() {
+            return Ok(());
+        }
+        self.begin_frame(&pages, sink)?;
+        for part in regions_of(memory.map(), chunk) {
+            let mut inside = ChunkPages::of_range(chunk, part);
+            inside.intersect(&pages);
+            for (first, count) in inside.runs() {
+                self.pack_run(memory, chunk, first, count, sink)?;
+            }
+            let Self { packer, buffer, .. } = &mut *self;
+            if let Some(buffer) = buffer {
+                packer.end_region(buffer);
+            }
+        }
+        Ok(self.seal_pages(chunk)?)
+    }
+
+    fn begin_frame<E: From<PackError>>(
+        &mut self,
+        pages: &ChunkPages,
+        sink: &mut impl FnMut(FrameBuf) -> Result<FrameBuf, E>,
+    ) -> Result<(), E> {
+        let page_count = pages.count() as usize;
+        if !self.buffer()?.has_room(page_count, page_count * PAGE_BYTES) {
+            self.flush(sink)?;
+        }
+        // Most frames have a record for each run; where zeros add some, the payload moves a little.
+        self.buffer()?.begin(pages.runs().count());
+        Ok(())
+    }
+
+    fn pack_run<E: From<PackError>>(
+        &mut self,
+        memory: &dyn GuestMemory,
+        chunk: ChunkIndex,
+        first: u16,
+        count: u16,
+        sink: &mut impl FnMut(FrameBuf) -> Result<FrameBuf, E>,
+    ) -> Result<(), E> {
+        let pages = run_of(chunk, first, count);
+        let slice = checked_slice(memory, pages).map_err(PackError::from)?;
+        for at in 0..count {
+            let wrong_length = |_| MemoryError::WrongLength {
+                pages: pages.count().get(),
+                found: slice.len(),
+            };
+            let page = slice
+                .subslice(usize::from(at) * PAGE_BYTES, PAGE_BYTES)
+                .map_err(|error| PackError::from(wrong_length(error)))?;
+            let offset = u32::from(first + at);
+            loop {
+                let Self { packer, buffer, .. } = &mut *self;
+                let Some(buffer) = buffer else {
+                    return Err(self.no_buffer().into());
+                };
+                match packer.add_page(offset, &page, buffer) {
+                    Ok(()) => break,
+                    Err(FrameFull) => {
+                        self.seal_pages(chunk)?;
+                        self.flush(sink)?;
+                        self.buffer()?.begin(0);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends the frame that is being built, where it has pages.
+    fn seal_pages(&mut self, chunk: ChunkIndex) -> Result<(), PackError> {
+        let lost = self.no_buffer();
+        let buffer = self.buffer.as_mut().ok_or(lost)?;
+        let pages = self.packer.end_frame(buffer);
+        if !buffer.records().is_empty() {
+            self.sealer.pages(self.round, chunk, buffer);
+            self.report.frame_count += 1;
+            self.report.pages += pages;
+        }
+        Ok(())
+    }
+
+    /// Takes down that the guest never touched some pages, to be said in a frame with many others.
+    fn note_absent<E: From<PackError>>(
+        &mut self,
+        map: &MemoryMap,
+        chunk: ChunkIndex,
+        absent: &ChunkPages,
+        sink: &mut impl FnMut(FrameBuf) -> Result<FrameBuf, E>,
+    ) -> Result<(), E> {
+        for part in regions_of(map, chunk) {
+            let mut inside = ChunkPages::of_range(chunk, part);
+            inside.intersect(absent);
+            for (first, count) in inside.runs() {
+                let pages = run_of(chunk, first, count);
+                if extend_last(&mut self.absent, map, pages) {
+                    continue;
+                }
+                if self.absent.len() == usize::from(FRAME_RECORDS_MAX) {
+                    self.seal_absent(sink)?;
+                }
+                self.absent.push(PageRecord {
+                    // A map ends at page 2^32 at the furthest.
+                    first: pages.start().get() as u32,
+                    count: count.into(),
+                    encoding: PageEncoding::Absent,
+                    payload_bytes: 0,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    fn seal_absent<E: From<PackError>>(
+        &mut self,
+        sink: &mut impl FnMut(FrameBuf) -> Result<FrameBuf, E>,
+    ) -> Result<(), E> {
+        let record_count = self.absent.len();
+        if record_count == 0 {
+            return Ok(());
+        }
+        if !self.buffer()?.has_room(record_count, 0) {
+            self.flush(sink)?;
+        }
+        let lost = self.no_buffer();
+        let buffer = self.buffer.as_mut().ok_or(lost)?;
+        buffer.begin(record_count);
+        let page_count = self
+            .absent
+            .iter()
+            .map(|record| u64::from(record.count))
+            .sum();
+        buffer.records_mut().append(&mut self.absent);
+        self.sealer.absent(buffer);
+        self.report.frame_count += 1;
+        self.report.pages.count(PageEncoding::Absent, page_count);
+        Ok(())
+    }
+
+    fn end_round<E: From<PackError>>(
+        &mut self,
+        sink: &mut impl FnMut(FrameBuf) -> Result<FrameBuf, E>,
+    ) -> Result<(), E> {
+        self.seal_absent(sink)?;
+        let (round, frame_count) = (self.round, self.report.frame_count);
+        let lost = self.no_buffer();
+        let buffer = self.buffer.as_mut().ok_or(lost)?;
+        if !self.sealer.barrier(round, frame_count, buffer) {
+            self.flush(sink)?;
+            let lost = self.no_buffer();
+            let buffer = self.buffer.as_mut().ok_or(lost)?;
+            self.sealer.barrier(round, frame_count, buffer);
+        }
+        self.flush(sink)
+    }
+
+    /// Hands the sealed frames over.
+    fn flush<E: From<PackError>>(
+        &mut self,
+        sink: &mut impl FnMut(FrameBuf) -> Result<FrameBuf, E>,
+    ) -> Result<(), E> {
+        let full = self.buffer.take().ok_or_else(|| self.no_buffer())?;
+        if full.is_empty() {
+            self.buffer = Some(full);
+            return Ok(());
+        }
+        let (sent_bytes, room_bytes) = (full.bytes().len(), full.payload_bytes_max());
+        let began = Instant::now();
+        let empty = sink(full)?;
+        self.packer
+            .classifier_mut()
+            .sent(sent_bytes, began.elapsed());
+        self.report.wire_bytes += sent_bytes as u64;
+        if !empty.is_empty() || empty.payload_bytes_max() < room_bytes {
+            return Err(self.no_buffer().into());
+        }
+        self.buffer = Some(empty);
+        Ok(())
+    }
+}
+
+fn run_of(chunk: ChunkIndex, first: u16, count: u16) -> PageRange {
+    PageRange::from_start_count(chunk.page(first), PageCount::new(count.into()))
+        .unwrap_or(PageRange::empty())
+}
+
+/// Makes the last record longer by `pages`, where they follow it in one region.
+fn extend_last(records: &mut [PageRecord], map: &MemoryMap, pages: PageRange) -> bool {
+    let Some(last) = records.last_mut() else {
+        return false;
+    };
+    let (first, count) = (u64::from(last.first), u64::from(last.count));
+    let joined = limosa_pages::PageIndex::new(first);
+    let joined = PageRange::new(joined, pages.end()).filter(|joined| map.contains_range(*joined));
+    let touches = first + count == pages.start().get();
+    let longer = u32::try_from(count + pages.count().get());
+    match (joined, longer) {
+        (Some(_), Ok(longer)) if touches => {
+            last.count = longer;
+            true
+        }
+        _ => false,
+    }
+}

@@ -1,0 +1,219 @@
+//! A buffer in which frames are built and from which they are sent, without moving a byte between.
+//! It knows where things lie, not what pages hold.
+
+use limosa_wire::limits::{FRAME_RECORDS_MAX, FRAME_TABLE_BYTES_MAX};
+use limosa_wire::{FRAME_HEADER_BYTES, FrameHeader, PageRecord, RECORD_BYTES, encode_table};
+
+use limosa_pages::PAGE_BYTES;
+
+/// Alignment of the first payload, in bytes: a cache line, so that no store of the lift crosses one.
+const PAYLOAD_ALIGNMENT: usize = 64;
+
+/// Room ahead of the first payload: its length is known only when the last page is in, and the
+/// header and table must end where the payload begins.
+const FRONT_BYTES: usize = FRAME_HEADER_BYTES + FRAME_TABLE_BYTES_MAX;
+
+/// One allocation that holds whole frames, one behind the other: `header | table | payload | …`.
+///
+/// [`bytes`](Self::bytes) is exactly what goes on the wire. A buffer has room for one frame with the
+/// largest payload, or for many small ones: the pages of chunks in which little was written share a
+/// buffer, so that the link sees few and large sends.
+///
+/// Made by a [`BufferPool`](crate::BufferPool), filled by a [`Corridor`](crate::Corridor).
+pub struct FrameBuf {
+    bytes: Vec<u8>,
+    /// Where the first payload of an empty buffer begins.
+    payload_base: usize,
+    /// The frames that are sealed.
+    start: usize,
+    end: usize,
+    /// The payload of the frame that is being built.
+    payload_at: usize,
+    tail: usize,
+    records: Vec<PageRecord>,
+    table: Vec<u8>,
+}
+
+impl FrameBuf {
+    /// A buffer for payloads of up to `payload_bytes`. Every page of it is touched here.
+    pub(crate) fn new(payload_bytes: usize) -> Self {
+        // Written to, so that the kernel gives the memory now and not in the first round.
+        let mut bytes = vec![0; FRONT_BYTES + PAYLOAD_ALIGNMENT + payload_bytes];
+        bytes
+            .iter_mut()
+            .step_by(PAGE_BYTES)
+            .for_each(|byte| *byte = 1);
+        let askew = bytes
+            .as_ptr()
+            .wrapping_add(FRONT_BYTES)
+            .align_offset(PAYLOAD_ALIGNMENT);
+        // `align_offset` may decline to answer; an unaligned payload is slower, not wrong.
+        let payload_base = FRONT_BYTES + askew.min(PAYLOAD_ALIGNMENT);
+        bytes.truncate(payload_base + payload_bytes);
+        Self {
+            bytes,
+            payload_base,
+            start: payload_base,
+            end: payload_base,
+            payload_at: payload_base,
+            tail: payload_base,
+            records: Vec::with_capacity(FRAME_RECORDS_MAX.into()),
+            table: Vec::with_capacity(FRAME_TABLE_BYTES_MAX),
+        }
+    }
+
+    /// The sealed frames: what goes on the wire.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes[self.start..self.end]
+    }
+
+    /// Whether no frame is sealed in it.
+    pub fn is_empty(&self) -> bool {
+        self.start == self.end
+    }
+
+    /// Forgets all frames.
+    pub fn clear(&mut self) {
+        self.start = self.payload_base;
+        self.end = self.payload_base;
+        self.open_at(self.payload_base);
+    }
+
+    /// How many bytes of memory the buffer takes.
+    pub fn overhead_bytes(&self) -> usize {
+        self.bytes.capacity()
+            + self.records.capacity() * size_of::<PageRecord>()
+            + self.table.capacity()
+    }
+
+    /// The longest payload a frame in this buffer can have, in bytes.
+    pub(crate) fn payload_bytes_max(&self) -> usize {
+        self.bytes.len() - self.payload_base
+    }
+
+    /// Whether a frame of so many records and bytes of payload fits behind the frames that are
+    /// sealed. An empty buffer takes any frame, as far as it goes.
+    pub(crate) fn has_room(&self, record_count: usize, payload_bytes: usize) -> bool {
+        let frame_bytes = FRAME_HEADER_BYTES + record_count * RECORD_BYTES + payload_bytes;
+        self.is_empty() || frame_bytes <= self.bytes.len() - self.end
+    }
+
+    /// Starts a frame that will have about `record_count` records. Behind sealed frames there must
+    /// be [room](Self::has_room) for it.
+    pub(crate) fn begin(&mut self, record_count: usize) {
+        let payload_at = if self.is_empty() {
+            self.payload_base
+        } else {
+            let front = FRAME_HEADER_BYTES + record_count * RECORD_BYTES;
+            (self.end + front).min(self.bytes.len())
+        };
+        self.open_at(payload_at);
+    }
+
+    fn open_at(&mut self, payload_at: usize) {
+        self.payload_at = payload_at;
+        self.tail = payload_at;
+        self.records.clear();
+    }
+
+    /// The records of the frame that is being built.
+    pub(crate) fn records(&self) -> &[PageRecord] {
+        &self.records
+    }
+
+    /// As [`records`](Self::records), to be added to; at most [`FRAME_RECORDS_MAX`].
+    pub(crate) fn records_mut(&mut self) -> &mut Vec<PageRecord> {
+        &mut self.records
+    }
+
+    /// Where the payload ends now, to be named to [`payload_from_mut`](Self::payload_from_mut).
+    pub(crate) fn tail(&self) -> usize {
+        self.tail
+    }
+
+    /// The page behind the payload, to be written; `None` where the frame is full.
+    pub(crate) fn next_page(&mut self) -> Option<&mut [u8; PAGE_BYTES]> {
+        self.bytes[self.tail..].first_chunk_mut()
+    }
+
+    /// Takes the next page into the payload.
+    pub(crate) fn keep_page(&mut self) {
+        self.tail = (self.tail + PAGE_BYTES).min(self.bytes.len());
+    }
+
+    /// The payload from `from` on.
+    pub(crate) fn payload_from(&self, from: usize) -> &[u8] {
+        &self.bytes[from.min(self.tail)..self.tail]
+    }
+
+    /// Puts `shorter` in the place of the payload from `from` on.
+    pub(crate) fn replace_payload_from(&mut self, from: usize, shorter: &[u8]) {
+        self.bytes[from..from + shorter.len()].copy_from_slice(shorter);
+        self.tail = from + shorter.len();
+    }
+
+    /// The payload of the frame that is being built.
+    pub(crate) fn payload(&self) -> &[u8] {
+        &self.bytes[self.payload_at..self.tail]
+    }
+
+    /// The encoded table of the frame that is being built.
+    pub(crate) fn encode_table(&mut self) -> &[u8] {
+        self.table.clear();
+        encode_table(&self.records, &mut self.table);
+        &self.table
+    }
+
+    /// Ends the frame: `header` and the [table](Self::encode_table) go ahead of the payload. Says how
+    /// many bytes the frame has.
+    pub(crate) fn close(&mut self, header: &FrameHeader) -> usize {
+        let front = FRAME_HEADER_BYTES + self.table.len();
+        let at = if self.is_empty() {
+            self.payload_at - front
+        } else {
+            self.end
+        };
+        let payload_at = at + front;
+        if payload_at != self.payload_at {
+            self.bytes
+                .copy_within(self.payload_at..self.tail, payload_at);
+        }
+        let mut bytes = [0; FRAME_HEADER_BYTES];
+        header.encode(&mut bytes);
+        self.bytes[at..at + FRAME_HEADER_BYTES].copy_from_slice(&bytes);
+        self.bytes[at + FRAME_HEADER_BYTES..payload_at].copy_from_slice(&self.table);
+        if self.is_empty() {
+            self.start = at;
+        }
+        self.end = payload_at + (self.tail - self.payload_at);
+        let frame_bytes = self.end - at;
+        self.open_at(self.end);
+        frame_bytes
+    }
+
+    /// Adds a frame that is complete as it is; `false` where there is no room.
+    pub(crate) fn push_whole(&mut self, frame: &[u8]) -> bool {
+        let Some(room) = self.bytes[self.end..].get_mut(..frame.len()) else {
+            return false;
+        };
+        room.copy_from_slice(frame);
+        self.end += frame.len();
+        self.open_at(self.end);
+        true
+    }
+}
+
+impl AsRef<[u8]> for FrameBuf {
+    fn as_ref(&self) -> &[u8] {
+        self.bytes()
+    }
+}
+
+impl core::fmt::Debug for FrameBuf {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("FrameBuf")
+            .field("sealed_bytes", &self.bytes().len())
+            .field("payload_bytes_max", &self.payload_bytes_max())
+            .finish()
+    }
+}

@@ -1,0 +1,65 @@
+//! From a set of pages to the work of each stream, over all logical processors. It touches bits, no
+//! pages.
+
+use limosa_pages::{CHUNK_PAGES, ChunkIndex, ChunkPages, MemoryMap, PageSet};
+use limosa_wire::STREAMS_MAX;
+use rayon::prelude::*;
+
+use crate::memory::regions_of;
+
+/// Some pages of one chunk, to be sent.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ChunkWork {
+    /// The chunk.
+    pub chunk: ChunkIndex,
+    /// Its pages; never none.
+    pub pages: ChunkPages,
+}
+
+/// Divides `pages` into one work list per stream, each in the order of memory.
+///
+/// A chunk goes to the stream that [owns](limosa_wire::StreamIndex::of_chunk) it, in every round. Chunks without
+/// pages are left out, and so are pages that `map` does not have. `stream_count` is brought into
+/// 1 to [`STREAMS_MAX`]; there are as many lists.
+pub fn scan(pages: &PageSet, map: &MemoryMap, stream_count: u16) -> Vec<Vec<ChunkWork>> {
+    let stream_count = u64::from(stream_count.clamp(1, STREAMS_MAX));
+    let chunk_count = pages.bound().min(map.end()).get().div_ceil(CHUNK_PAGES);
+    (0..stream_count)
+        .into_par_iter()
+        .map(|stream| {
+            let owned_count = chunk_count.saturating_sub(stream).div_ceil(stream_count);
+            (0..owned_count as usize)
+                .into_par_iter()
+                .with_min_len(CHUNKS_PER_TASK_MIN)
+                .filter_map(|turn| {
+                    work_of(
+                        ChunkIndex::new(stream + turn as u64 * stream_count),
+                        pages,
+                        map,
+                    )
+                })
+                .collect()
+        })
+        .collect()
+}
+
+/// Fewest chunks that are worth a task of their own: 64 KiB of bits.
+const CHUNKS_PER_TASK_MIN: usize = 1024;
+
+fn work_of(chunk: ChunkIndex, pages: &PageSet, map: &MemoryMap) -> Option<ChunkWork> {
+    let mut pages = pages.chunk(chunk);
+    if pages.is_empty() {
+        return None;
+    }
+    pages.intersect(&pages_of(map, chunk));
+    (!pages.is_empty()).then_some(ChunkWork { chunk, pages })
+}
+
+/// The pages of `chunk` that the guest has.
+fn pages_of(map: &MemoryMap, chunk: ChunkIndex) -> ChunkPages {
+    let mut all = ChunkPages::EMPTY;
+    for part in regions_of(map, chunk) {
+        all.union_with(&ChunkPages::of_range(chunk, part));
+    }
+    all
+}
