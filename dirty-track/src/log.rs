@@ -1,0 +1,255 @@
+//! KVM's dirty log: which pages the guest's vCPUs wrote. It does not see the VMM's own writes; see
+//! `vmm_writes.rs`.
+
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use limosa_pages::{CHUNK_PAGES, ChunkIndex, ChunkPages, PageCount, PageIndex, PageRange, PageSet};
+
+use crate::shared_set::SharedPageSet;
+use crate::sys::kvm::{Logging, Slot, Vm};
+use crate::{DirtySource, HarvestError, LogMode};
+
+const CHUNK_WORDS: usize = CHUNK_PAGES as usize / WORD_PAGES;
+const WORD_PAGES: usize = u64::BITS as usize;
+
+/// The writes of a KVM guest's vCPUs, from KVM's log of one bit per page.
+///
+/// # What KVM does, and what is made of it
+///
+/// A harvest reads KVM's log of each slot, which costs the same however much was written. What it
+/// found stays *pending* here until it is rearmed. A rearm clears KVM's log, whereby KVM protects
+/// the page again, so that the next write to it faults and is logged. KVM clears under a lock of the
+/// whole VM, interrupts vCPUs for each call that cleared something, and with some processors for
+/// each call: hence the first rearm within a [block](Self::with_clear_block) clears the last
+/// harvest's pages of the whole block. Early clearing is as right as timely clearing, since the
+/// other pages of the block are still pending.
+///
+/// The modes, best first: [`LogMode::InitiallySet`] leaves every page writable until it is cleared
+/// for the first time, so that turning the log on costs nothing. [`LogMode::Manual`] and
+/// [`LogMode::ReadClears`] protect all memory at once. In the last, reading clears as well, so a
+/// page that is written between harvest and rearm is sent twice.
+///
+/// The VM lives at least as long as this does. Dropping it while it records turns the log off.
+pub struct KvmLog {
+    vm: Vm,
+    mode: LogMode,
+    slots: Vec<SlotLog>,
+    /// Reported, and not rearmed since.
+    pending: SharedPageSet,
+    block_words: usize,
+    /// Held while a block is cleared. The kernel would make the threads wait for each other anyway.
+    clearing: Mutex<()>,
+    recording: bool,
+}
+
+/// A slot with what the last harvest read of it.
+struct SlotLog {
+    slot: Slot,
+    bits: Vec<u64>,
+    /// One per block: whether it was cleared since the last harvest.
+    cleared: Vec<AtomicBool>,
+}
+
+impl KvmLog {
+    /// The default of [`with_clear_block`](Self::with_clear_block), in chunks.
+    pub const CLEAR_BLOCK_CHUNKS_DEFAULT: u16 = 8;
+
+    /// The largest [`with_clear_block`](Self::with_clear_block), in chunks: 1 GiB.
+    pub const CLEAR_BLOCK_CHUNKS_MAX: u16 = 512;
+
+    /// The log of a VM's `slots`, which share no page.
+    ///
+    /// Chooses the VM's log mode, for all of its slots and for the rest of its life; that it was
+    /// chosen before, for an earlier migration, is no error. No log may be on meanwhile.
+    ///
+    /// # Errors
+    /// When slots are empty or share pages, and when `vm` is not a VM.
+    pub fn new(vm: BorrowedFd<'_>, mut slots: Vec<Slot>) -> Result<Self, HarvestError> {
+        slots.sort_by_key(|slot| slot.pages().start());
+        crate::check_ranges(slots.iter().map(Slot::pages))?;
+        let end = slots
+            .last()
+            .map_or(PageIndex::ZERO, |slot| slot.pages().end());
+        let everything = PageRange::new(PageIndex::ZERO, end).unwrap_or(PageRange::empty());
+        let failed = |call| move |error| HarvestError::kernel(call, everything, error);
+
+        let vm = Vm::new(vm).map_err(failed("dup"))?;
+        let options = vm
+            .manual_protect_options()
+            .map_err(failed("KVM_CHECK_EXTENSION"))?;
+        let mode = LogMode::from_options(options);
+        if mode != LogMode::ReadClears {
+            vm.enable_manual_protect(options)
+                .map_err(failed("KVM_ENABLE_CAP"))?;
+        }
+        let slots = slots
+            .into_iter()
+            .map(|slot| SlotLog {
+                slot,
+                bits: vec![0; slot.word_count()],
+                cleared: Vec::new(),
+            })
+            .collect();
+        let log = Self {
+            vm,
+            mode,
+            slots,
+            pending: SharedPageSet::new(end),
+            block_words: CHUNK_WORDS,
+            clearing: Mutex::new(()),
+            recording: false,
+        };
+        Ok(log.with_clear_block(Self::CLEAR_BLOCK_CHUNKS_DEFAULT))
+    }
+
+    /// How many chunks of a slot are cleared at once, by the first rearm within them.
+    ///
+    /// Range 1 to [`CLEAR_BLOCK_CHUNKS_MAX`](Self::CLEAR_BLOCK_CHUNKS_MAX) (others are brought into
+    /// it), default [`CLEAR_BLOCK_CHUNKS_DEFAULT`](Self::CLEAR_BLOCK_CHUNKS_DEFAULT). More means
+    /// fewer interruptions of the vCPUs, each longer, and more pages that are written between their
+    /// clearing and their reading, which are then sent once more than needed.
+    #[must_use]
+    pub fn with_clear_block(mut self, chunks: u16) -> Self {
+        let chunks = chunks.clamp(1, Self::CLEAR_BLOCK_CHUNKS_MAX);
+        self.block_words = usize::from(chunks) * CHUNK_WORDS;
+        for log in &mut self.slots {
+            let block_count = log.bits.len().div_ceil(self.block_words);
+            log.cleared = (0..block_count).map(|_| AtomicBool::new(false)).collect();
+        }
+        self
+    }
+
+    /// What KVM's log can do for this VM.
+    pub fn mode(&self) -> LogMode {
+        self.mode
+    }
+
+    fn turn_off(&mut self) -> Result<(), HarvestError> {
+        self.recording = false;
+        self.pending.clear();
+        let set_off = |log: &mut SlotLog| set_logging(&self.vm, &log.slot, Logging::Off);
+        self.slots.iter_mut().map(set_off).fold(Ok(()), Result::and)
+    }
+
+    /// Clears what the last harvest found in the block of `log`, unless that was done.
+    fn clear_block(&self, log: &SlotLog, block: usize) -> Result<(), HarvestError> {
+        let Some(cleared) = log.cleared.get(block) else {
+            return Ok(());
+        };
+        if cleared.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let _clearing = self.clearing.lock().unwrap_or_else(PoisonError::into_inner);
+        if cleared.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let start = block * self.block_words;
+        let end = (start + self.block_words).min(log.bits.len());
+        let bits = log.bits.get(start..end).unwrap_or_default();
+        if let Some(first) = bits.iter().position(|&word| word != 0) {
+            let last = bits.iter().rposition(|&word| word != 0).unwrap_or(first);
+            self.vm
+                .clear_log(&log.slot, start + first, &bits[first..=last])
+                .map_err(|error| log_error("KVM_CLEAR_DIRTY_LOG", &log.slot, error))?;
+        }
+        cleared.store(true, Ordering::Release);
+        Ok(())
+    }
+}
+
+impl DirtySource for KvmLog {
+    fn start(&mut self) -> Result<(), HarvestError> {
+        // A log that is on already would keep its bits, so one that somebody left on is turned off
+        // first: only a log that is turned on begins with every bit set.
+        self.turn_off()?;
+        for log in &mut self.slots {
+            if let Err(error) = set_logging(&self.vm, &log.slot, Logging::On) {
+                // The failure to start is the one to report.
+                let _ = self.turn_off();
+                return Err(error);
+            }
+            log.bits.fill(0);
+            log.cleared
+                .iter_mut()
+                .for_each(|cleared| *cleared.get_mut() = false);
+            self.pending.insert_range(log.slot.pages());
+        }
+        self.recording = true;
+        Ok(())
+    }
+
+    fn harvest(&mut self, dirty: &mut PageSet) -> Result<PageCount, HarvestError> {
+        if !self.recording {
+            return Err(HarvestError::NotRecording);
+        }
+        for log in &mut self.slots {
+            self.vm
+                .read_log(&log.slot, &mut log.bits)
+                .map_err(|error| log_error("KVM_GET_DIRTY_LOG", &log.slot, error))?;
+            log.cleared
+                .iter_mut()
+                .for_each(|cleared| *cleared.get_mut() = false);
+            self.pending
+                .insert_bits(log.slot.pages().start(), &log.bits);
+        }
+        let before = dirty.count();
+        self.pending.add_to(dirty);
+        Ok(dirty.count().saturating_sub(before))
+    }
+
+    fn rearm(&self, chunk: ChunkIndex, pages: &mut ChunkPages) -> Result<(), HarvestError> {
+        if !self.recording {
+            return Err(HarvestError::NotRecording);
+        }
+        if self.mode != LogMode::ReadClears {
+            for log in &self.slots {
+                let slot = log.slot.pages();
+                let part = slot.intersect(chunk.pages());
+                if part.is_empty() {
+                    continue;
+                }
+                let page_in_slot = |page: PageIndex| (page.get() - slot.start().get()) as usize;
+                let first = page_in_slot(part.start()) / WORD_PAGES / self.block_words;
+                let last = (page_in_slot(part.end()) - 1) / WORD_PAGES / self.block_words;
+                (first..=last).try_for_each(|block| self.clear_block(log, block))?;
+            }
+        }
+        self.pending.remove_chunk(chunk, pages);
+        Ok(())
+    }
+
+    fn stop(&mut self) -> Result<(), HarvestError> {
+        if !self.recording {
+            return Ok(());
+        }
+        self.turn_off()
+    }
+
+    fn describe(&self) -> &'static str {
+        "kvm-log"
+    }
+}
+
+impl Drop for KvmLog {
+    fn drop(&mut self) {
+        // Nobody is left to be told: a VM that refuses this is past being slowed down.
+        let _ = self.stop();
+    }
+}
+
+fn set_logging(vm: &Vm, slot: &Slot, logging: Logging) -> Result<(), HarvestError> {
+    vm.set_logging(slot, logging)
+        .map_err(|error| HarvestError::kernel("KVM_SET_USER_MEMORY_REGION", slot.pages(), error))
+}
+
+/// What the kernel means by refusing to read or clear a log.
+fn log_error(call: &'static str, slot: &Slot, error: io::Error) -> HarvestError {
+    match error.raw_os_error() {
+        Some(libc::ENXIO) => HarvestError::DirtyRingInUse,
+        Some(libc::ENOENT) => HarvestError::SlotChanged { slot: slot.id() },
+        _ => HarvestError::kernel(call, slot.pages(), error),
+    }
+}

@@ -1,0 +1,192 @@
+//! Writes to memory of this process, by the kernel's page tables: userfaultfd protects pages without
+//! a handler, and `PAGEMAP_SCAN` tells which protection was lifted. For guests without KVM, and for
+//! hosts whose KVM has no log.
+
+use limosa_pages::{ChunkIndex, ChunkPages, PAGE_BYTES, PageCount, PageIndex, PageRange, PageSet};
+
+use crate::shared_set::SharedPageSet;
+use crate::sys::pagemap::{Pagemap, Query, Region};
+use crate::sys::uffd::AsyncWriteProtection;
+use crate::{DirtySource, HarvestError, probe};
+
+/// Where some of the guest's pages lie in this process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mapping {
+    /// Address of the first page; a multiple of the page size, and of the huge page size (relative
+    /// to the guest's chunks) where the memory is of huge pages by reservation.
+    pub host_address: u64,
+    /// The guest's pages there.
+    pub pages: PageRange,
+}
+
+impl Mapping {
+    fn address_of(&self, page: PageIndex) -> u64 {
+        let offset = page.get().saturating_sub(self.pages.start().get());
+        self.host_address
+            .saturating_add(PageCount::new(offset).bytes())
+    }
+
+    /// The guest's pages at the addresses of `region`.
+    pub(crate) fn pages_at(&self, region: Region) -> PageRange {
+        let page_at = |address: u64| {
+            let offset = address.saturating_sub(self.host_address) / PAGE_BYTES as u64;
+            self.pages.start().saturating_add(PageCount::new(offset))
+        };
+        let pages = PageRange::new(page_at(region.start), page_at(region.end));
+        pages.unwrap_or(PageRange::empty()).intersect(self.pages)
+    }
+
+    /// The addresses of those of `pages` that lie in this mapping.
+    pub(crate) fn addresses(&self, pages: PageRange) -> (u64, u64) {
+        let part = pages.intersect(self.pages);
+        if part.is_empty() {
+            return (self.host_address, self.host_address);
+        }
+        (self.address_of(part.start()), self.address_of(part.end()))
+    }
+}
+
+/// Regions that one call of the kernel reports: 96 KiB of buffer, four to ten calls per GiB in
+/// which every other page was written.
+const HARVEST_REGIONS: usize = 4096;
+
+/// Regions that one call reports when a chunk is rearmed: as many as a chunk can have.
+const REARM_REGIONS: usize = 256;
+
+/// All writes through the given mappings: by threads of this process, by its vCPUs, and by the
+/// kernel on its behalf (`read(2)`, `process_vm_writev`).
+///
+/// Not seen are writes through another mapping of the same memory, here or in another process, and
+/// `write(2)` to a file that is mapped. The mappings stay in place from start to stop, and no other
+/// userfaultfd watches them meanwhile. Needs Linux 6.7, and no privilege.
+///
+/// Starting costs nothing: what was never protected counts as written, and a page is protected when
+/// it is rearmed for the first time. A rearm protects every written page of the chunk and reports
+/// those it was not asked for. Huge pages of anonymous memory are reported whole until the first
+/// write after a rearm splits them; those of hugetlbfs are always reported whole, and a chunk must
+/// not end within one.
+pub struct PagemapScan {
+    mappings: Vec<Mapping>,
+    /// Reported by no write, but because recording began; until it is rearmed.
+    unseen: SharedPageSet,
+    regions: Vec<Region>,
+    recording: Option<Recording>,
+}
+
+struct Recording {
+    pagemap: Pagemap,
+    /// Protection lasts as long as this lives.
+    _protection: AsyncWriteProtection,
+}
+
+impl PagemapScan {
+    /// The writes to `mappings`, which share no page of the guest.
+    ///
+    /// # Errors
+    /// When mappings are empty or share pages of the guest.
+    pub fn new(mut mappings: Vec<Mapping>) -> Result<Self, HarvestError> {
+        mappings.sort_by_key(|mapping| mapping.pages.start());
+        crate::check_ranges(mappings.iter().map(|mapping| mapping.pages))?;
+        let end = mappings
+            .last()
+            .map_or(PageIndex::ZERO, |mapping| mapping.pages.end());
+        Ok(Self {
+            mappings,
+            unseen: SharedPageSet::new(end),
+            regions: vec![Region::default(); HARVEST_REGIONS],
+            recording: None,
+        })
+    }
+}
+
+/// Asks for the written ones of `pages` in `mapping`.
+fn scan(
+    pagemap: &Pagemap,
+    query: Query,
+    mapping: &Mapping,
+    pages: PageRange,
+    buffer: &mut [Region],
+    each: &mut dyn FnMut(PageRange),
+) -> Result<(), HarvestError> {
+    let (start, end) = mapping.addresses(pages);
+    let reached = pagemap
+        .scan(query, start, end, buffer, &mut |region| {
+            each(mapping.pages_at(region));
+        })
+        .map_err(|error| HarvestError::kernel("PAGEMAP_SCAN", pages, error))?;
+    if reached < end {
+        return Err(HarvestError::WithinHugePage { pages });
+    }
+    Ok(())
+}
+
+impl DirtySource for PagemapScan {
+    fn start(&mut self) -> Result<(), HarvestError> {
+        self.stop()?;
+        let (protection, pagemap) = probe::open_pagemap_scan()?;
+        for mapping in &self.mappings {
+            protection
+                .register(mapping.host_address, mapping.pages.count().bytes())
+                .map_err(|error| HarvestError::kernel("UFFDIO_REGISTER", mapping.pages, error))?;
+        }
+        for mapping in &self.mappings {
+            self.unseen.insert_range(mapping.pages);
+        }
+        self.recording = Some(Recording {
+            pagemap,
+            _protection: protection,
+        });
+        Ok(())
+    }
+
+    fn harvest(&mut self, dirty: &mut PageSet) -> Result<PageCount, HarvestError> {
+        let recording = self.recording.as_ref().ok_or(HarvestError::NotRecording)?;
+        let before = dirty.count();
+        self.unseen.add_to(dirty);
+        for mapping in &self.mappings {
+            let add = &mut |pages| dirty.insert_range(pages);
+            let all = mapping.pages;
+            scan(
+                &recording.pagemap,
+                Query::Written,
+                mapping,
+                all,
+                &mut self.regions,
+                add,
+            )?;
+        }
+        Ok(dirty.count().saturating_sub(before))
+    }
+
+    fn rearm(&self, chunk: ChunkIndex, pages: &mut ChunkPages) -> Result<(), HarvestError> {
+        let recording = self.recording.as_ref().ok_or(HarvestError::NotRecording)?;
+        let mut buffer = [Region::default(); REARM_REGIONS];
+        for mapping in &self.mappings {
+            let part = mapping.pages.intersect(chunk.pages());
+            if part.is_empty() {
+                continue;
+            }
+            let add = &mut |written| pages.union_with(&ChunkPages::of_range(chunk, written));
+            scan(
+                &recording.pagemap,
+                Query::WrittenProtect,
+                mapping,
+                part,
+                &mut buffer,
+                add,
+            )?;
+        }
+        self.unseen.remove_chunk(chunk, pages);
+        Ok(())
+    }
+
+    fn stop(&mut self) -> Result<(), HarvestError> {
+        self.recording = None;
+        self.unseen.clear();
+        Ok(())
+    }
+
+    fn describe(&self) -> &'static str {
+        "pagemap-scan"
+    }
+}

@@ -1,0 +1,237 @@
+//! Which pages of a guest hold anything at all: the others read as zeros and need not be looked at.
+//! It does not read the pages.
+
+use std::fs;
+use std::io;
+
+use limosa_pages::{CHUNK_PAGES, ChunkIndex, ChunkPages, PageCount, PageRange};
+
+use crate::sys::pagemap::{Pagemap, Query, Region};
+use crate::{HarvestError, Mapping};
+
+/// Regions that one call of the kernel reports: as many as a chunk can have.
+const REGIONS: usize = CHUNK_PAGES as usize / 2;
+
+/// Tells the populated pages of a guest, from many threads at once.
+///
+/// A page that is not populated was never written, or was given back, and reads as zeros. The answer
+/// is of the moment: in a migration, ask after the chunk was [rearmed](crate::DirtySource::rearm),
+/// so that a write which comes later is recorded.
+///
+/// Only the page tables of *private anonymous* memory tell this: memory that is shared or mapped from
+/// a file may hold bytes that this process never touched. Of such memory every page counts as
+/// populated, and so does everything of which the kernel gives no answer: there may be too many
+/// pages in an answer, never too few. The mappings stay in place for as long as this lives.
+pub struct Presence {
+    mappings: Vec<Told>,
+    pagemap: Option<Pagemap>,
+    method: Method,
+}
+
+struct Told {
+    mapping: Mapping,
+    by_page_table: bool,
+}
+
+#[derive(Clone, Copy)]
+enum Method {
+    /// `PAGEMAP_SCAN`, which knows the page of zeros.
+    Scan,
+    /// An entry of `/proc/self/pagemap` per page: Linux before 6.7.
+    Entries,
+}
+
+impl Presence {
+    /// The populated pages of `mappings`.
+    pub fn new(mappings: Vec<Mapping>) -> Self {
+        let private = private_anonymous_memory().unwrap_or_default();
+        let mappings: Vec<_> = mappings
+            .into_iter()
+            .map(|mapping| {
+                let (start, end) = mapping.addresses(mapping.pages);
+                let by_page_table = private.iter().any(|&(from, to)| from <= start && end <= to);
+                Told {
+                    mapping,
+                    by_page_table,
+                }
+            })
+            .collect();
+        let pagemap = Pagemap::open().ok();
+        let scans = pagemap
+            .as_ref()
+            .is_some_and(|pagemap| pagemap.can_scan().is_ok());
+        Self {
+            mappings,
+            pagemap,
+            method: if scans { Method::Scan } else { Method::Entries },
+        }
+    }
+
+    /// The populated pages of `chunk`; pages in none of the mappings are not among them.
+    pub fn chunk(&self, chunk: ChunkIndex) -> ChunkPages {
+        let mut pages = ChunkPages::EMPTY;
+        self.each_run(chunk.pages(), &mut |run| {
+            pages.union_with(&ChunkPages::of_range(chunk, run));
+        });
+        pages
+    }
+
+    /// Hands the populated ones of `pages` to `each`, in runs. Pages in none of the mappings are not
+    /// among them.
+    pub fn each_run(&self, pages: PageRange, each: &mut dyn FnMut(PageRange)) {
+        for told in &self.mappings {
+            let part = pages.intersect(told.mapping.pages);
+            if !part.is_empty() && self.ask(told, part, each).is_err() {
+                each(part);
+            }
+        }
+    }
+
+    /// How many pages the page tables answer for; of the others every one counts as populated.
+    pub fn told_count(&self) -> PageCount {
+        let told = self.mappings.iter().filter(|told| told.by_page_table);
+        told.map(|told| told.mapping.pages.count()).sum()
+    }
+
+    fn ask(&self, told: &Told, part: PageRange, each: &mut dyn FnMut(PageRange)) -> io::Result<()> {
+        let (Some(pagemap), true) = (&self.pagemap, told.by_page_table) else {
+            return Err(io::ErrorKind::Unsupported.into());
+        };
+        let mapping = &told.mapping;
+        match self.method {
+            Method::Scan => {
+                let mut buffer = [Region::default(); REGIONS];
+                let (start, end) = mapping.addresses(part);
+                let report = &mut |region| each(mapping.pages_at(region));
+                let reached = pagemap.scan(Query::Populated, start, end, &mut buffer, report)?;
+                if reached < end {
+                    return Err(io::ErrorKind::UnexpectedEof.into());
+                }
+            }
+            Method::Entries => {
+                let mut populated = [false; CHUNK_PAGES as usize];
+                for (_, part) in part.chunks() {
+                    let (start, _) = mapping.addresses(part);
+                    let populated = &mut populated[..part.count().get() as usize];
+                    pagemap.read_entries(start, populated)?;
+                    for (page, _) in part
+                        .iter()
+                        .zip(populated)
+                        .filter(|(_, populated)| **populated)
+                    {
+                        each(
+                            PageRange::from_start_count(page, PageCount::new(1))
+                                .unwrap_or(PageRange::empty()),
+                        );
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Hands the populated ones of `pages`, which lie at `host_address`, to `each`, in runs.
+///
+/// For one question; [`Presence`] is for many, and says what the answer means.
+pub fn present_pages(host_address: u64, pages: PageRange, each: &mut dyn FnMut(PageRange)) {
+    Presence::new(vec![Mapping {
+        host_address,
+        pages,
+    }])
+    .each_run(pages, each);
+}
+
+/// How much of some memory lies under huge page table entries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HugeUse {
+    /// Pages that hold anything.
+    pub populated: PageCount,
+    /// Those of them that a huge page table entry maps.
+    pub huge: PageCount,
+}
+
+impl HugeUse {
+    /// The huge share, from 0 to 1; 0 of memory that holds nothing.
+    pub fn share(&self) -> f64 {
+        self.huge.get() as f64 / self.populated.get().max(1) as f64
+    }
+}
+
+/// How much of the memory at `host_address` lies under huge page table entries, in this process.
+///
+/// # Errors
+/// When the kernel has no `PAGEMAP_SCAN`.
+pub fn huge_use(host_address: u64, pages: PageRange) -> Result<HugeUse, HarvestError> {
+    let pagemap = Pagemap::open_scanning()?;
+    let mapping = Mapping {
+        host_address,
+        pages,
+    };
+    let (start, end) = mapping.addresses(pages);
+    let mut buffer = [Region::default(); REGIONS];
+    let mut count = |query| {
+        let mut total = PageCount::ZERO;
+        let add = &mut |region| total += mapping.pages_at(region).count();
+        match pagemap.scan(query, start, end, &mut buffer, add) {
+            Ok(_) => Ok(total),
+            Err(error) => Err(HarvestError::kernel("PAGEMAP_SCAN", pages, error)),
+        }
+    };
+    Ok(HugeUse {
+        populated: count(Query::Populated)?,
+        huge: count(Query::Huge)?,
+    })
+}
+
+/// The address ranges of this process that are private and have no file behind them; in order, with
+/// touching ones joined.
+// Source: Linux Documentation/filesystems/proc.rst, /proc/PID/maps:
+// `start-end perms offset dev inode path`, where no file means inode 0.
+fn private_anonymous_memory() -> io::Result<Vec<(u64, u64)>> {
+    let maps = fs::read_to_string("/proc/self/maps")?;
+    let mut ranges: Vec<(u64, u64)> = Vec::new();
+    for (start, end) in maps.lines().filter_map(private_anonymous_range) {
+        match ranges.last_mut() {
+            Some(last) if last.1 == start => last.1 = end,
+            _ => ranges.push((start, end)),
+        }
+    }
+    Ok(ranges)
+}
+
+fn private_anonymous_range(line: &str) -> Option<(u64, u64)> {
+    let mut fields = line.split_ascii_whitespace();
+    let (start, end) = fields.next()?.split_once('-')?;
+    let is_private = fields.next()?.ends_with('p');
+    let is_anonymous = fields.nth(2)? == "0";
+    let address = |text| u64::from_str_radix(text, 16).ok();
+    (is_private && is_anonymous).then_some((address(start)?, address(end)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_private_memory_without_a_file_is_told_by_page_tables() {
+        let range = private_anonymous_range;
+        assert_eq!(
+            range("7f00-7f80 rw-p 00000000 00:00 0 "),
+            Some((0x7f00, 0x7f80))
+        );
+        assert_eq!(
+            range("7f00-7f80 rw-p 00000000 00:00 0      [heap]"),
+            Some((0x7f00, 0x7f80))
+        );
+        assert_eq!(
+            range("7f00-7f80 rw-s 00000000 00:01 77 /dev/zero (deleted)"),
+            None
+        );
+        assert_eq!(
+            range("7f00-7f80 rw-p 00000000 fd:00 99 /usr/lib/libc.so"),
+            None
+        );
+        assert_eq!(range(""), None);
+    }
+}

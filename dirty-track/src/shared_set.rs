@@ -1,0 +1,158 @@
+//! A set of pages that many threads change at once, one atomic bit per page. It does not know what
+//! its pages have in common.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use limosa_pages::{
+    CHUNK_PAGES, CHUNK_WORDS, ChunkIndex, ChunkPages, PageIndex, PageRange, PageSet,
+};
+
+const WORD_PAGES: u64 = u64::BITS as u64;
+
+/// Pages below a bound. Every change is one atomic operation per 64 pages; there is no lock.
+///
+/// Whoever removes a page sees all that was written to memory before the page was inserted.
+pub(crate) struct SharedPageSet {
+    bound: PageIndex,
+    /// Whole chunks of words.
+    words: Box<[AtomicU64]>,
+}
+
+impl SharedPageSet {
+    pub(crate) fn new(bound: PageIndex) -> Self {
+        let chunks = bound.get().div_ceil(CHUNK_PAGES) as usize;
+        let words = (0..chunks * CHUNK_WORDS)
+            .map(|_| AtomicU64::new(0))
+            .collect();
+        Self { bound, words }
+    }
+
+    /// Adds the pages of `range`; those at or beyond the bound are left out.
+    pub(crate) fn insert_range(&self, range: PageRange) {
+        let end = range.end().min(self.bound).get();
+        let mut page = range.start().get();
+        while page < end {
+            let first = page % WORD_PAGES;
+            let count = (end - page).min(WORD_PAGES - first);
+            let mask = (u64::MAX >> (WORD_PAGES - count)) << first;
+            if let Some(word) = self.words.get((page / WORD_PAGES) as usize) {
+                // Always a locked operation, even where a look would find the bits set: on x86 the
+                // look could be done before the caller's own store is visible, and a remove in
+                // between would then lose that store.
+                word.fetch_or(mask, Ordering::AcqRel);
+            }
+            page += count;
+        }
+    }
+
+    /// Adds page `first + i` for each bit `i` set in `bits`. Nobody else has the set meanwhile, so
+    /// this costs no locked operation.
+    pub(crate) fn insert_bits(&mut self, first: PageIndex, bits: &[u64]) {
+        let start = (first.get() / WORD_PAGES) as usize;
+        let shift = (first.get() % WORD_PAGES) as u32;
+        let Some(targets) = self.words.get_mut(start..) else {
+            return;
+        };
+        for (target, bits) in targets.iter_mut().zip(bits) {
+            *target.get_mut() |= bits << shift;
+        }
+        if shift != 0 {
+            for (target, bits) in targets.iter_mut().skip(1).zip(bits) {
+                *target.get_mut() |= bits >> (u64::BITS - shift);
+            }
+        }
+    }
+
+    /// Adds this set's pages to `pages`.
+    pub(crate) fn add_to(&self, pages: &mut PageSet) {
+        for (word, own) in pages.words_mut().iter_mut().zip(&self.words) {
+            *word |= own.load(Ordering::Acquire);
+        }
+    }
+
+    /// Takes pages of `chunk` out.
+    pub(crate) fn remove_chunk(&self, chunk: ChunkIndex, pages: &ChunkPages) {
+        let Some(words) = self
+            .words
+            .as_chunks::<CHUNK_WORDS>()
+            .0
+            .get(chunk.get() as usize)
+        else {
+            return;
+        };
+        for (word, &pages) in words.iter().zip(pages.words()) {
+            if pages != 0 {
+                word.fetch_and(!pages, Ordering::AcqRel);
+            }
+        }
+    }
+
+    /// Takes every page out. Nobody else has the set meanwhile.
+    pub(crate) fn clear(&mut self) {
+        for word in &mut self.words {
+            *word.get_mut() = 0;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn range(start: u64, end: u64) -> PageRange {
+        PageRange::new(PageIndex::new(start), PageIndex::new(end)).unwrap()
+    }
+
+    fn pages_of(set: &SharedPageSet) -> Vec<u64> {
+        let mut pages = PageSet::new(set.bound);
+        set.add_to(&mut pages);
+        pages
+            .runs()
+            .flat_map(PageRange::iter)
+            .map(PageIndex::get)
+            .collect()
+    }
+
+    #[test]
+    fn ranges_and_bits_land_where_single_pages_would() {
+        let bound = 1300;
+        for (start, end) in [
+            (0, 1),
+            (63, 65),
+            (0, 64),
+            (64, 128),
+            (1, 700),
+            (1290, 1400),
+            (9, 9),
+        ] {
+            let set = SharedPageSet::new(PageIndex::new(bound));
+            set.insert_range(range(start, end));
+            assert_eq!(pages_of(&set), (start..end.min(bound)).collect::<Vec<_>>());
+        }
+        for first in [0, 1, 63, 64, 100, 1250] {
+            let mut set = SharedPageSet::new(PageIndex::new(bound));
+            set.insert_bits(PageIndex::new(first), &[1 << 63 | 1, 0b10]);
+            let expected: Vec<_> = [first, first + 63, first + 65]
+                .into_iter()
+                .filter(|&page| page < bound)
+                .collect();
+            assert_eq!(pages_of(&set), expected, "first {first}");
+        }
+    }
+
+    #[test]
+    fn removing_takes_only_what_it_names() {
+        let mut set = SharedPageSet::new(PageIndex::new(1300));
+        set.insert_range(range(500, 600));
+        let mut pages = ChunkPages::EMPTY;
+        pages.insert_run(0, 80);
+        set.remove_chunk(ChunkIndex::new(1), &pages);
+        set.remove_chunk(ChunkIndex::new(99), &ChunkPages::FULL);
+        assert_eq!(
+            pages_of(&set),
+            (500..512).chain(592..600).collect::<Vec<_>>()
+        );
+        set.clear();
+        assert!(pages_of(&set).is_empty());
+    }
+}
