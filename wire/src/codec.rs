@@ -1,5 +1,5 @@
-//! Numbers, texts and lists as little-endian bytes: a reader that can neither read too far nor leave
-//! a tail, and the writer beside it. What the fields mean is not known here.
+//! Numbers, texts and lists as little-endian bytes: a reader that can neither read too far nor
+//! leave a tail, and the writer beside it. What the fields mean is not known here.
 
 use alloc::string::String;
 use alloc::vec::Vec;

@@ -13,7 +13,7 @@
 //!        │ Hello ───────────────────────────────────────────▶ │
 //!        │ ◀─────────────────────────────────────────── Hello │  the same migration id
 //!        │ Offer ───────────────────────────────────────────▶ │  judged; if accepted, room is made
-//!        │ ◀───────────────────────────────────────── Verdict │  refused: every reason, and the end
+//!        │ ◀───────────────────────────────────────── Verdict │  if refused: every reason
 //!        │                                                    │
 //!        │ ═ Bind, once on each page stream ════════════════▶ │  with the verdict's secret
 //!        │ ◀──────────────────────────────────── StreamsBound │
@@ -60,8 +60,8 @@
 //!
 //! A `Pages` frame holds pages of one chunk, and one stream owns a chunk for the whole migration
 //! ([`StreamIndex::of_chunk`]): so the versions of a page arrive in order. A receiver decodes the
-//! header ([`FrameHeader::decode`]), then the table ([`decode_table`]), and by then knows where each
-//! byte of the payload belongs before it takes one. Pages are not checked against the guest's
+//! header ([`FrameHeader::decode`]), then the table ([`decode_table`]), and by then knows where
+//! each byte of the payload belongs before it takes one. Pages are not checked against the guest's
 //! memory map here: the receiver has it.
 //!
 //! # Rules for both
@@ -74,8 +74,8 @@
 //!
 //! # Versions
 //!
-//! Each peer says in its `Hello` which versions it speaks, and both use the newest that they have in
-//! common ([`VersionRange::newest_common`]). A `Hello` is always written in
+//! Each peer says in its `Hello` which versions it speaks, and both use the newest that they have
+//! in common ([`VersionRange::newest_common`]). A `Hello` is always written in
 //! [`ProtocolVersion::HELLO`], whose envelope and fields never change. Anything else in a version
 //! that is not spoken here is refused.
 //!

@@ -1,5 +1,5 @@
-//! The messages while a guest moves: rounds, hand-over, abort and keep-alive. Who has custody of the
-//! guest after each is the session's.
+//! The messages while a guest moves: rounds, hand-over, abort and keep-alive. Who has custody of
+//! the guest after each is the session's.
 
 use alloc::string::String;
 use alloc::vec::Vec;

@@ -1,5 +1,5 @@
-//! The record table of a frame: which pages, in which encoding, in how many bytes. Whether the guest
-//! has those pages is not known here.
+//! The record table of a frame: which pages, in which encoding, in how many bytes. Whether the
+//! guest has those pages is not known here.
 
 use alloc::vec::Vec;
 use core::iter::Sum;

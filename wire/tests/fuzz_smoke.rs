@@ -1,5 +1,6 @@
-//! Mutated messages and frames against the decoders, by the number: nothing may panic, and whatever
-//! is accepted must be the very bytes that its encoder writes. It is seeded, not guided by coverage.
+//! Mutated messages and frames against the decoders, by the number: nothing may panic, and
+//! whatever is accepted must be the very bytes that its encoder writes. It is seeded, not
+//! guided by coverage.
 //!
 //! `LIMOSA_FUZZ_CASES` sets the executions of each test (default 100,000), `LIMOSA_FUZZ_SEED` where
 //! they begin.
@@ -107,8 +108,8 @@ fn kept(prefix: &str) -> Vec<Vec<u8>> {
         .collect()
 }
 
-/// Runs `try_one`, which says whether it was accepted, on mutations of `seeds`. Every other one gets
-/// good checksums, or hardly any would pass the first door.
+/// Runs `try_one`, which says whether it was accepted, on mutations of `seeds`. Every other one
+/// gets good checksums, or hardly any would pass the first door.
 fn fuzz(seeds: &[Vec<u8>], reseal: impl Fn(&mut [u8]), try_one: impl Fn(&[u8]) -> bool) -> Tally {
     let cases = setting("LIMOSA_FUZZ_CASES", CASES_DEFAULT);
     let mut dice = Dice(setting("LIMOSA_FUZZ_SEED", 0x11_05a).max(1));

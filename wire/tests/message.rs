@@ -3,10 +3,12 @@
 mod common;
 
 use common::{decode_message, message, message_examples, reseal_message};
+use limosa_wire::codec::{Codec, Writer};
 use limosa_wire::limits::{self, BODY_BYTES_MAX};
 use limosa_wire::{
     Abort, AbortReason, DecodeFault, ENVELOPE_BYTES, EncodeError, Envelope, Message, MessageKind,
-    Offer, Reason, ReasonKind, RoundEnd, SectionKind, State, StateSection, StreamsBound, Verdict,
+    Offer, ProtocolVersion, Reason, ReasonKind, RoundEnd, SectionKind, State, StateSection,
+    StreamsBound, Verdict, checksum,
 };
 use proptest::prelude::*;
 
@@ -18,7 +20,10 @@ proptest! {
     }
 
     #[test]
-    fn a_body_that_ends_early_is_refused(message in message(), cut in any::<prop::sample::Index>()) {
+    fn a_body_that_ends_early_is_refused(
+        message in message(),
+        cut in any::<prop::sample::Index>(),
+    ) {
         let whole = message.encode().unwrap();
         prop_assume!(whole.len() > ENVELOPE_BYTES);
         let mut bytes = whole[..ENVELOPE_BYTES + cut.index(whole.len() - ENVELOPE_BYTES)].to_vec();
@@ -31,7 +36,10 @@ proptest! {
     }
 
     #[test]
-    fn a_body_with_a_tail_is_refused(message in message(), tail in prop::collection::vec(any::<u8>(), 1..9)) {
+    fn a_body_with_a_tail_is_refused(
+        message in message(),
+        tail in prop::collection::vec(any::<u8>(), 1..9),
+    ) {
         let mut bytes = message.encode().unwrap();
         bytes.extend_from_slice(&tail);
         prop_assert!(decode_message(&bytes).unwrap().is_err());
@@ -92,7 +100,7 @@ fn the_envelope_says_what_is_wrong_with_it() {
         let mut front: [u8; ENVELOPE_BYTES] = whole[..ENVELOPE_BYTES].try_into().unwrap();
         front[at] = byte;
         let covered = [&front[..12], &front[16..]].concat();
-        let crc = limosa_wire::checksum(&covered).to_le_bytes();
+        let crc = checksum(&covered).to_le_bytes();
         front[12..16].copy_from_slice(&crc);
         Envelope::decode(&front).unwrap_err()
     };
@@ -233,6 +241,34 @@ fn the_largest_messages_reach_their_bounds() {
         .encode()
         .is_err()
     );
+}
+
+/// The sections' own bounds leave room for more than all may have, so the sum is judged too.
+#[test]
+fn more_state_than_may_cross_is_refused() {
+    let full = limits::STATE_BYTES_MAX / limits::SECTION_BYTES_MAX;
+    let mut writer = Writer::new();
+    writer.u16(full as u16 + 1);
+    for bytes in [vec![limits::SECTION_BYTES_MAX; full], vec![1]].concat() {
+        section(bytes).encode(&mut writer).unwrap();
+    }
+    let body = writer.into_bytes();
+    let envelope = Envelope {
+        version: ProtocolVersion::CURRENT,
+        kind: MessageKind::State,
+        body_bytes: body.len() as u32,
+        body_crc: checksum(&body),
+    };
+    assert!(body.len() <= limits::STATE_BODY_BYTES_MAX);
+    let refused = Message::decode(&envelope, &body).unwrap_err();
+    let max = limits::STATE_BYTES_MAX as u64;
+    let too_much = DecodeFault::OutOfBounds {
+        field: "state",
+        found: max + 1,
+        min: 0,
+        max,
+    };
+    assert_eq!(refused.what, too_much);
 }
 
 fn largest_offer(offer: &Offer) -> Offer {

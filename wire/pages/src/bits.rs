@@ -1,5 +1,5 @@
-//! Work on bits that lie in words: setting a run, clearing a run, finding the runs. It does not know
-//! what a bit stands for.
+//! Work on bits that lie in words: setting a run, clearing a run, finding the runs. It does not
+//! know what a bit stands for.
 
 use core::iter::FusedIterator;
 

@@ -27,13 +27,19 @@ fn regions() -> impl Strategy<Value = Vec<PageRange>> {
 
 proptest! {
     #[test]
-    fn a_map_answers_as_its_regions_do(regions in regions(), start in 0..4000u64, count in 0..400u64) {
+    fn a_map_answers_as_its_regions_do(
+        regions in regions(),
+        start in 0..4000u64,
+        count in 0..400u64,
+    ) {
         let map = MemoryMap::new(regions.clone()).unwrap();
         let asked = range(start, start + count);
         let page = PageIndex::new(start);
-        prop_assert_eq!(map.region_of(page), regions.iter().position(|region| region.contains(page)));
+        let holder = regions.iter().position(|region| region.contains(page));
+        prop_assert_eq!(map.region_of(page), holder);
         if count > 0 {
-            let inside = regions.iter().any(|region| asked.iter().all(|page| region.contains(page)));
+            let holds = |region: &PageRange| asked.iter().all(|page| region.contains(page));
+            let inside = regions.iter().any(holds);
             prop_assert_eq!(map.contains_range(asked), inside);
         }
         prop_assert_eq!(map.page_count(), regions.iter().map(|region| region.count()).sum());
@@ -44,7 +50,8 @@ proptest! {
             prop_assert_eq!(full.contains(page), map.region_of(page).is_some());
         }
         let parts: Vec<_> = map.chunks().collect();
-        prop_assert!(parts.iter().flat_map(|(_, part)| part.iter()).eq(full.runs().flat_map(PageRange::iter)));
+        let pages = parts.iter().flat_map(|(_, part)| part.iter());
+        prop_assert!(pages.eq(full.runs().flat_map(PageRange::iter)));
         prop_assert!(parts.iter().all(|(chunk, part)| chunk.pages().contains_range(*part)));
     }
 
@@ -56,12 +63,14 @@ proptest! {
         for (chunk, part) in parts {
             prop_assert!(!part.is_empty());
             prop_assert!(part.iter().all(|page| page.chunk() == chunk));
-            prop_assert_eq!(u64::from(ChunkPages::of_range(chunk, whole).count()), part.count().get());
+            let count = ChunkPages::of_range(chunk, whole).count();
+            prop_assert_eq!(u64::from(count), part.count().get());
         }
     }
 
     #[test]
-    fn ranges_share_the_pages_that_both_have(a in 0..60u64, b in 0..60u64, c in 0..60u64, d in 0..60u64) {
+    fn ranges_share_the_pages_that_both_have(ends in proptest::array::uniform4(0..60u64)) {
+        let [a, b, c, d] = ends;
         let (left, right) = (range(a.min(b), a.max(b)), range(c.min(d), c.max(d)));
         let shared = left.intersect(right);
         for page in (0..60).map(PageIndex::new) {
