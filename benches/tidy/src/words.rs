@@ -93,8 +93,7 @@ pub fn machine_places(path: &str, text: &str) -> Vec<Finding> {
         {
             let message = format!(
                 "`{folder}` is a place on one machine: take the path from the caller, use \
-                 tempfile, \
-                 or name a folder under /run or /var in examples"
+                 tempfile, or name a folder under /run or /var in examples"
             );
             found.push(Finding::new(path, index + 1, message));
         }

@@ -5,7 +5,7 @@ use limosa_compat::{CpuidEntry, CpuidTable, GuestCpu, HostCpu, MsrTable, TscScal
 
 type Line = (u32, u32, u32, u32, u32, u32);
 
-/// One processor: its CPUID answers, its IA32_ARCH_CAPABILITIES and its TSC.
+/// One processor: its CPUID answers, its IA32_ARCH_CAPABILITIES and its nominal frequency.
 pub(crate) struct Processor {
     lines: &'static [Line],
     arch_capabilities: Option<u64>,
