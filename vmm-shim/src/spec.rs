@@ -1,0 +1,215 @@
+//! What an operator asks of a guest, checked before anything is made. It reserves no memory.
+
+use std::time::Duration;
+
+use limosa_pages::PAGE_BYTES;
+use limosa_payload::protocol::{Fill, HOLE, MAPPED_END, Params, Pattern, Probe, VCPUS_MAX};
+use limosa_payload::{ParamsError, Serial, pc_memory};
+
+/// The smallest guest: the payload keeps 16 MiB for itself.
+pub const GUEST_BYTES_MIN: u64 = 32 << 20;
+
+/// The largest guest: what the payload's page tables map, without the hole below 4 GiB.
+pub const GUEST_BYTES_MAX: u64 = MAPPED_END - (HOLE.end - HOLE.start);
+
+/// Most vCPUs of a guest.
+pub const VCPU_COUNT_MAX: u16 = VCPUS_MAX as u16;
+
+/// Where a guest's memory comes from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Backing {
+    /// Private anonymous memory.
+    #[default]
+    Anonymous,
+    /// A memory file, which other processes could map too.
+    Memfd,
+}
+
+/// How the host is to size the pages behind a guest's memory.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum HugePages {
+    /// In 2 MiB where it can (`MADV_HUGEPAGE`).
+    #[default]
+    Advised,
+    /// Always in 4 KiB (`MADV_NOHUGEPAGE`).
+    Avoided,
+}
+
+/// What the guest does all day.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct WorkloadSpec {
+    /// What touched pages hold. Default random.
+    pub fill: Fill,
+    /// Share of the memory that is filled, in percent, 0..=100. Default 100.
+    pub touched_percent: u32,
+    /// Bytes that are written again and again, over all vCPUs; rounded down to pages, at most what
+    /// is touched. Default 0.
+    pub working_set_bytes: u64,
+    /// Page writes per second over all vCPUs; 0, the default, writes nothing.
+    pub dirty_pages_per_second: u64,
+    /// Order of the writes. Default sequential.
+    pub pattern: Pattern,
+    /// How vCPUs notice that they stood still. Default spin.
+    pub probe: Probe,
+    /// Timer period of the sleeping probe, 50 us to 10 s. Default 1 ms.
+    pub tick: Duration,
+    /// Chooses content and random writes. Default 1.
+    pub seed: u64,
+    /// Whether the guest prints on its serial port. Default off: every byte is an exit.
+    pub serial: Serial,
+}
+
+impl Default for WorkloadSpec {
+    fn default() -> Self {
+        Self {
+            fill: Fill::Random,
+            touched_percent: 100,
+            working_set_bytes: 0,
+            dirty_pages_per_second: 0,
+            pattern: Pattern::Sequential,
+            probe: Probe::Spin,
+            tick: Duration::from_millis(1),
+            seed: 1,
+            serial: Serial::Off,
+        }
+    }
+}
+
+/// A guest to boot.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct GuestSpec {
+    /// Its memory in bytes, whole pages, [`GUEST_BYTES_MIN`] to [`GUEST_BYTES_MAX`].
+    pub memory_bytes: u64,
+    /// Its vCPUs, 1..=[`VCPU_COUNT_MAX`].
+    pub vcpu_count: u16,
+    /// Where its memory comes from.
+    pub backing: Backing,
+    /// How the host sizes the pages behind it.
+    pub huge_pages: HugePages,
+    /// What it does.
+    pub workload: WorkloadSpec,
+}
+
+/// Why no guest can be made of a [`GuestSpec`].
+#[derive(Clone, Copy, PartialEq, Debug, thiserror::Error)]
+pub enum SpecError {
+    /// Too little or too much memory, or a broken page.
+    #[error(
+        "{found} bytes of guest memory: give a multiple of 4096 from {GUEST_BYTES_MIN} (32 MiB) \
+         to {GUEST_BYTES_MAX} (63 GiB)"
+    )]
+    MemoryBytes {
+        /// What was asked for.
+        found: u64,
+    },
+    /// No vCPU, or too many.
+    #[error("{found} vCPUs: give 1 to {VCPU_COUNT_MAX}")]
+    VcpuCount {
+        /// What was asked for.
+        found: u16,
+    },
+    /// More than all of the memory is to be touched.
+    #[error("{found} percent of touched memory: give 0 to 100")]
+    TouchedPercent {
+        /// What was asked for.
+        found: u32,
+    },
+    /// A tick out of bounds.
+    #[error("a tick of {found:?}: give 50 us to 10 s")]
+    Tick {
+        /// What was asked for.
+        found: Duration,
+    },
+    /// The workload does not fit the guest.
+    #[error(
+        "the workload does not fit: {0}; lower the working set or the rate, or give more memory"
+    )]
+    Workload(ParamsError),
+}
+
+impl GuestSpec {
+    /// One idle vCPU in `memory_bytes` of random content.
+    #[must_use]
+    pub fn new(memory_bytes: u64) -> Self {
+        Self {
+            memory_bytes,
+            vcpu_count: 1,
+            backing: Backing::default(),
+            huge_pages: HugePages::default(),
+            workload: WorkloadSpec::default(),
+        }
+    }
+
+    /// Checks everything that can be known without asking the host, and says it in the guest's own
+    /// words. A `tsc_khz` of 0 lets the guest measure the frequency by itself.
+    ///
+    /// # Errors
+    /// The first field that is out of range, with the range.
+    pub fn params(&self, tsc_khz: u32) -> Result<Params, SpecError> {
+        let found = self.memory_bytes;
+        let whole = found.is_multiple_of(PAGE_BYTES as u64);
+        if !whole || !(GUEST_BYTES_MIN..=GUEST_BYTES_MAX).contains(&found) {
+            return Err(SpecError::MemoryBytes { found });
+        }
+        let found = self.vcpu_count;
+        if !(1..=VCPU_COUNT_MAX).contains(&found) {
+            return Err(SpecError::VcpuCount { found });
+        }
+        let workload = &self.workload;
+        if workload.touched_percent > 100 {
+            let found = workload.touched_percent;
+            return Err(SpecError::TouchedPercent { found });
+        }
+        let (tick_min, tick_max) = (Duration::from_micros(50), Duration::from_secs(10));
+        if !(tick_min..=tick_max).contains(&workload.tick) {
+            let found = workload.tick;
+            return Err(SpecError::Tick { found });
+        }
+        let payload = limosa_payload::GuestSpec {
+            memory: pc_memory(self.memory_bytes),
+            vcpu_count: self.vcpu_count.into(),
+            fill: workload.fill,
+            touched_percent: workload.touched_percent,
+            seed: workload.seed,
+            working_set_bytes: workload.working_set_bytes,
+            dirty_pages_per_second: workload.dirty_pages_per_second,
+            pattern: workload.pattern,
+            probe: workload.probe,
+            tick: workload.tick,
+            tsc_khz,
+            serial: workload.serial,
+            ..limosa_payload::GuestSpec::new(self.memory_bytes)
+        };
+        payload.params().map_err(SpecError::Workload)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plain_guest_is_accepted() {
+        let spec = GuestSpec::new(64 << 20);
+        let params = spec.params(0).expect("params");
+        assert_eq!(params.vcpu_count, 1);
+    }
+
+    #[test]
+    fn what_is_out_of_range_is_named_with_its_range() {
+        let with = |change: fn(&mut GuestSpec)| {
+            let mut spec = GuestSpec::new(64 << 20);
+            change(&mut spec);
+            spec.params(0).expect_err("must be refused").to_string()
+        };
+        assert!(with(|spec| spec.memory_bytes = 0).contains("32 MiB"));
+        assert!(with(|spec| spec.memory_bytes = u64::MAX).contains("63 GiB"));
+        assert!(with(|spec| spec.memory_bytes += 1).contains("4096"));
+        assert!(with(|spec| spec.vcpu_count = 0).contains("1 to 8"));
+        assert!(with(|spec| spec.vcpu_count = 9).contains("1 to 8"));
+        assert!(with(|spec| spec.workload.touched_percent = 101).contains("0 to 100"));
+        assert!(with(|spec| spec.workload.tick = Duration::ZERO).contains("50 us"));
+        assert!(with(|spec| spec.workload.working_set_bytes = 1 << 40).contains("working set"));
+        assert!(with(|spec| spec.workload.dirty_pages_per_second = 1).contains("lower"));
+    }
+}
