@@ -67,7 +67,20 @@ impl KvmLog {
     ///
     /// # Errors
     /// When slots are empty or share pages, and when `vm` is not a VM.
-    pub fn new(vm: BorrowedFd<'_>, mut slots: Vec<Slot>) -> Result<Self, HarvestError> {
+    pub fn new(vm: BorrowedFd<'_>, slots: Vec<Slot>) -> Result<Self, HarvestError> {
+        Self::with_mode_at_most(LogMode::InitiallySet, vm, slots)
+    }
+
+    /// The same, with no better mode than `best`: to compare the modes, and to get along with a
+    /// kernel whose better ones are at fault.
+    ///
+    /// # Errors
+    /// Those of [`new`](Self::new).
+    pub fn with_mode_at_most(
+        best: LogMode,
+        vm: BorrowedFd<'_>,
+        mut slots: Vec<Slot>,
+    ) -> Result<Self, HarvestError> {
         slots.sort_by_key(|slot| slot.pages().start());
         crate::check_ranges(slots.iter().map(Slot::pages))?;
         let end = slots
@@ -80,9 +93,9 @@ impl KvmLog {
         let options = vm
             .manual_protect_options()
             .map_err(failed("KVM_CHECK_EXTENSION"))?;
-        let mode = LogMode::from_options(options);
-        if mode != LogMode::ReadClears {
-            vm.enable_manual_protect(options)
+        let mode = LogMode::from_options(options & best.options());
+        if options != 0 {
+            vm.set_manual_protect(mode.options())
                 .map_err(failed("KVM_ENABLE_CAP"))?;
         }
         let slots = slots

@@ -22,6 +22,15 @@ pub enum LogMode {
 }
 
 impl LogMode {
+    /// The bits of `KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2` that make this mode.
+    pub(crate) fn options(self) -> u64 {
+        match self {
+            Self::InitiallySet => 0b11,
+            Self::Manual => 0b01,
+            Self::ReadClears => 0,
+        }
+    }
+
     /// The best of what `KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2` offers.
     pub(crate) fn from_options(options: u64) -> Self {
         match options & 0b11 {

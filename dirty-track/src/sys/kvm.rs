@@ -64,7 +64,6 @@ pub(crate) enum Logging {
 const KVMIO: u8 = 0xAE;
 const KVM_CHECK_EXTENSION: u64 = (KVMIO as u64) << 8 | 0x03;
 const KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2: u32 = 168;
-const KVM_DIRTY_LOG_MANUAL_PROTECT_ENABLE: u64 = 1;
 
 /// `struct kvm_userspace_memory_region`
 #[repr(C)]
@@ -124,13 +123,13 @@ impl Vm {
         manual_protect_options(self.0.as_fd())
     }
 
-    /// Makes reading a log leave it as it is, with the given options. Doing so again is allowed, but
-    /// logs that are on keep the bits that they have.
-    pub(crate) fn enable_manual_protect(&self, options: u64) -> io::Result<()> {
+    /// Chooses what reading a log does to it, by the bits of [`manual_protect_options`]. Doing so
+    /// again is allowed, but logs that are on keep the bits that they have.
+    pub(crate) fn set_manual_protect(&self, options: u64) -> io::Result<()> {
         let mut argument = EnableCap {
             cap: KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2,
             flags: 0,
-            args: [options | KVM_DIRTY_LOG_MANUAL_PROTECT_ENABLE, 0, 0, 0],
+            args: [options, 0, 0, 0],
             pad: [0; 64],
         };
         const KVM_ENABLE_CAP: u64 = request::<EnableCap>(Direction::Write, KVMIO, 0xa3);

@@ -1,0 +1,221 @@
+//! A KVM guest with one vCPU that runs the writer's program in 64-bit user mode: the one mode that
+//! hosts with shadow paging run at full speed. It has no devices and no kernel.
+#![expect(
+    unsafe_code,
+    reason = "giving memory to a VM, and the guest's program as bytes"
+)]
+
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use kvm_bindings::{KVM_MAX_CPUID_ENTRIES, kvm_segment, kvm_userspace_memory_region};
+use kvm_ioctls::{Kvm, VcpuExit, VcpuFd, VmFd};
+use limosa_dirty::Slot;
+use limosa_pages::{PageIndex, PageRange};
+
+use super::memory::HostMemory;
+use super::writer::{DATA, DATA_MASK, Seed};
+
+const CODE: u64 = 0x8000;
+const PAGE_TABLES: u64 = 0x10000;
+
+// The program of `writer::write_until_told`, for a vCPU: r8 is the control block, rdi the address
+// of the data, r10 the mask of page numbers, r9 the seed, r11 an address without memory.
+core::arch::global_asm!(
+    r#"
+    .balign 16
+    .globl limosa_test_guest_start
+limosa_test_guest_start:
+2:  mov rax, [r8]
+    test rax, rax
+    jnz 3f
+    imul r9, r9, 1664525
+    add r9, 1013904223
+    mov rbx, r9
+    shr rbx, 12
+    and rbx, r10
+    shl rbx, 12
+    lock inc qword ptr [rdi + rbx]
+    jmp 2b
+3:  mov [r8 + 8], rax
+    cmp rax, -1
+    je 5f
+4:  pause
+    mov rbx, [r8 + 16]
+    test rbx, rbx
+    jz 6f
+    lock inc qword ptr [rbx]
+    mov qword ptr [r8 + 16], 0
+6:  cmp [r8], rax
+    je 4b
+    jmp 2b
+5:  mov [r11], rax
+    jmp 5b
+    .globl limosa_test_guest_end
+limosa_test_guest_end:
+"#
+);
+
+unsafe extern "C" {
+    static limosa_test_guest_start: u8;
+    static limosa_test_guest_end: u8;
+}
+
+pub(crate) struct Guest {
+    vm: VmFd,
+    slots: Vec<Slot>,
+    /// Until it is run, on a thread of its own.
+    vcpu: Option<VcpuFd>,
+}
+
+impl Guest {
+    /// A guest with `memory`, of which it has `regions`; `None` without KVM.
+    pub(crate) fn new(memory: &HostMemory, regions: &[PageRange]) -> Option<Self> {
+        let kvm = Kvm::new().ok()?;
+        let vm = kvm.create_vm().expect("a VM");
+        // An address range that KVM for Intel wants for itself; others have no such call.
+        let _ = vm.set_tss_address(0xfffb_d000);
+        let mut slots = Vec::new();
+        for (id, &pages) in (0..).zip(regions) {
+            let mapping = memory.mapping(pages);
+            let region = kvm_userspace_memory_region {
+                slot: id,
+                flags: 0,
+                guest_phys_addr: pages.start().address().get(),
+                memory_size: pages.count().bytes(),
+                userspace_addr: mapping.host_address,
+            };
+            // SAFETY: the memory outlives the VM (the caller keeps both), and is accessed as atomics.
+            unsafe { vm.set_user_memory_region(region) }.expect("a memory slot");
+            // SAFETY: this is the slot just made, and it is never changed.
+            slots.push(unsafe { Slot::new(id, pages, mapping.host_address) });
+        }
+        load_program(memory);
+        map_first_gib(memory);
+        let vcpu = vm.create_vcpu(0).expect("a vCPU");
+        let cpuid = kvm
+            .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
+            .expect("CPUID");
+        vcpu.set_cpuid2(&cpuid).expect("CPUID accepted");
+        Some(Self {
+            vm,
+            slots,
+            vcpu: Some(vcpu),
+        })
+    }
+
+    pub(crate) fn vm(&self) -> impl AsFd + '_ {
+        // SAFETY: the VM's descriptor is open for as long as the returned borrow.
+        unsafe { std::os::fd::BorrowedFd::borrow_raw(std::os::fd::AsRawFd::as_raw_fd(&self.vm)) }
+    }
+
+    pub(crate) fn slots(&self) -> Vec<Slot> {
+        self.slots.clone()
+    }
+
+    /// Runs the guest's program on a thread; it ends when the control block says so.
+    pub(crate) fn spawn(
+        &mut self,
+        memory: Arc<HostMemory>,
+        control: u64,
+        seed: Seed,
+        hole: PageIndex,
+    ) -> std::thread::JoinHandle<()> {
+        let mut vcpu = self.vcpu.take().expect("a guest runs once");
+        enter_user_mode(&vcpu);
+        let mut registers = vcpu.get_regs().expect("registers");
+        registers.rip = CODE;
+        registers.rflags = 2;
+        registers.r8 = control;
+        registers.rdi = DATA.start().address().get();
+        registers.r10 = DATA_MASK;
+        registers.r9 = seed.0;
+        registers.r11 = hole.address().get();
+        vcpu.set_regs(&registers).expect("registers accepted");
+        std::thread::spawn(move || {
+            loop {
+                match vcpu.run() {
+                    Ok(VcpuExit::MmioWrite(..)) => break,
+                    Err(error) if error.errno() == libc::EINTR => {}
+                    other => {
+                        eprintln!("the guest ended with {other:?}");
+                        break;
+                    }
+                }
+            }
+            // The guest uses the memory as long as its vCPU may run.
+            drop(memory);
+        })
+    }
+}
+
+fn load_program(memory: &HostMemory) {
+    let start = &raw const limosa_test_guest_start;
+    let bytes = (&raw const limosa_test_guest_end).addr() - start.addr();
+    // SAFETY: the program lies between the two symbols, in this binary's own code.
+    let program = unsafe { std::slice::from_raw_parts(start, bytes) };
+    for (index, bytes) in (0..).zip(program.chunks(8)) {
+        let mut word = [0; 8];
+        word[..bytes.len()].copy_from_slice(bytes);
+        memory
+            .word(CODE + 8 * index)
+            .store(u64::from_le_bytes(word), Ordering::SeqCst);
+    }
+}
+
+/// Page tables that map the first GiB to itself, in 2 MiB pages open to user mode.
+fn map_first_gib(memory: &HostMemory) {
+    const USER_TABLE: u64 = 0b111;
+    const USER_HUGE_PAGE: u64 = 0b1000_0111;
+    let (top, middle, low) = (PAGE_TABLES, PAGE_TABLES + 0x1000, PAGE_TABLES + 0x2000);
+    memory
+        .word(top)
+        .store(middle | USER_TABLE, Ordering::SeqCst);
+    memory
+        .word(middle)
+        .store(low | USER_TABLE, Ordering::SeqCst);
+    for entry in 0..512 {
+        memory
+            .word(low + 8 * entry)
+            .store(entry << 21 | USER_HUGE_PAGE, Ordering::SeqCst);
+    }
+}
+
+fn enter_user_mode(vcpu: &VcpuFd) {
+    let mut special = vcpu.get_sregs().expect("special registers");
+    special.cr3 = PAGE_TABLES;
+    special.cr4 |= 1 << 5; // PAE
+    special.cr0 = 0x8005_0033; // paging, write protection, numeric errors, protected mode
+    special.efer = 0x501; // long mode, enabled and active, and SYSCALL
+    let code = kvm_segment {
+        limit: 0xffff_ffff,
+        selector: 0x33,
+        type_: 11,
+        present: 1,
+        dpl: 3,
+        s: 1,
+        l: 1,
+        g: 1,
+        ..Default::default()
+    };
+    let data = kvm_segment {
+        type_: 3,
+        selector: 0x2b,
+        l: 0,
+        db: 1,
+        ..code
+    };
+    special.cs = code;
+    for segment in [
+        &mut special.ds,
+        &mut special.es,
+        &mut special.ss,
+        &mut special.fs,
+        &mut special.gs,
+    ] {
+        *segment = data;
+    }
+    vcpu.set_sregs(&special)
+        .expect("special registers accepted");
+}

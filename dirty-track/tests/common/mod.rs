@@ -1,0 +1,178 @@
+//! Worlds for the conformance tests: memory, writers that can be paused, and the source that watches
+//! them. What is demanded of a source is said in the tests.
+
+pub(crate) mod guest;
+pub(crate) mod memory;
+pub(crate) mod writer;
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread::JoinHandle;
+
+use guest::Guest;
+use limosa_dirty::DirtySource;
+use limosa_pages::{MemoryMap, PageIndex, PageRange, PageSet};
+use memory::HostMemory;
+use writer::{Control, DATA, Seed, write_until_told};
+
+/// Two regions with a hole between them, at starts that suit no unit of any source: the first is the
+/// writers' control and the guest's program, the second holds the data and pages never written.
+pub(crate) fn map() -> MemoryMap {
+    let pages = |start, end| PageRange::new(PageIndex::new(start), PageIndex::new(end)).unwrap();
+    MemoryMap::new(vec![pages(0, 0x333), pages(0x401, 0xd55)]).unwrap()
+}
+
+/// A page without memory.
+const HOLE: PageIndex = PageIndex::new(0x3f0);
+
+pub(crate) struct World {
+    pub(crate) memory: Arc<HostMemory>,
+    pub(crate) source: Box<dyn DirtySource>,
+    writers: Vec<JoinHandle<()>>,
+    pause_count: u64,
+    /// The counters as they were read when their pages were rearmed: the copy at the target.
+    copy: Vec<u64>,
+    /// The VM, for as long as its vCPU runs.
+    guest: Option<Guest>,
+}
+
+impl World {
+    pub(crate) fn new(memory: Arc<HostMemory>, source: Box<dyn DirtySource>) -> Self {
+        Self {
+            memory,
+            source,
+            writers: Vec::new(),
+            pause_count: 1,
+            copy: vec![u64::MAX; DATA.count().get() as usize],
+            guest: None,
+        }
+    }
+
+    /// Adds a thread that writes, and calls `written` after each write. It is paused.
+    pub(crate) fn with_thread(mut self, written: impl Fn(PageIndex) + Send + 'static) -> Self {
+        let (memory, writer) = (self.memory.clone(), self.writers.len());
+        let control = Control::new(&memory, writer);
+        control.pause(self.pause_count);
+        let address = control.address();
+        let seed = Seed(writer as u64 + 7);
+        self.writers.push(std::thread::spawn(move || {
+            write_until_told(&memory, address, seed, written);
+        }));
+        self
+    }
+
+    /// Adds the guest's vCPU as a writer. It is paused.
+    pub(crate) fn with_guest(mut self, mut guest: Guest) -> Self {
+        let writer = self.writers.len();
+        let control = Control::new(&self.memory, writer);
+        control.pause(self.pause_count);
+        let address = control.address();
+        let seed = Seed(writer as u64 + 7);
+        self.writers
+            .push(guest.spawn(self.memory.clone(), address, seed, HOLE));
+        self.guest = Some(guest);
+        self
+    }
+
+    fn controls(&self) -> impl Iterator<Item = Control<'_>> {
+        (0..self.writers.len()).map(|writer| Control::new(&self.memory, writer))
+    }
+
+    pub(crate) fn run_writers(&self) {
+        self.controls().for_each(|control| control.run());
+    }
+
+    /// Returns when every writer stands still.
+    pub(crate) fn pause_writers(&mut self) {
+        self.pause_count += 1;
+        self.controls()
+            .for_each(|control| control.pause(self.pause_count));
+        self.controls()
+            .for_each(|control| control.wait_paused(self.pause_count));
+    }
+
+    /// Each of the paused writers writes `page` once.
+    pub(crate) fn write(&self, page: PageIndex) {
+        self.controls().for_each(|control| control.write(page));
+    }
+
+    /// The written pages among those that the writers may write.
+    pub(crate) fn harvest(&mut self) -> PageSet {
+        let mut dirty = PageSet::new(map().end());
+        let gained = self.source.harvest(&mut dirty).unwrap();
+        assert_eq!(gained, dirty.count());
+        let mut data = PageSet::new(map().end());
+        data.insert_range(DATA);
+        dirty.intersect(&data);
+        dirty
+    }
+
+    /// Rearms and then copies `dirty`, on `thread_count` threads.
+    pub(crate) fn copy(&mut self, dirty: &PageSet, thread_count: usize) {
+        let (source, memory) = (&*self.source, &*self.memory);
+        let chunks: Vec<_> = dirty.chunks().collect();
+        let copy_share = |share: usize| {
+            let mut copied = Vec::new();
+            for &(chunk, mut pages) in chunks.iter().skip(share).step_by(thread_count) {
+                source.rearm(chunk, &mut pages).unwrap();
+                for (first, count) in pages.runs() {
+                    let run = (first..first + count).map(|offset| chunk.page(offset));
+                    copied.extend(
+                        run.map(|page| (page, memory.counter(page).load(Ordering::Relaxed))),
+                    );
+                }
+            }
+            copied
+        };
+        let copied: Vec<Vec<_>> = if thread_count == 1 {
+            vec![copy_share(0)]
+        } else {
+            std::thread::scope(|scope| {
+                let threads: Vec<_> = (0..thread_count)
+                    .map(|share| scope.spawn(move || copy_share(share)))
+                    .collect();
+                threads
+                    .into_iter()
+                    .map(|thread| thread.join().unwrap())
+                    .collect()
+            })
+        };
+        for (page, value) in copied.into_iter().flatten() {
+            self.keep(page, value);
+        }
+    }
+
+    pub(crate) fn keep(&mut self, page: PageIndex, value: u64) {
+        if DATA.contains(page) {
+            self.copy[(page.get() - DATA.start().get()) as usize] = value;
+        }
+    }
+
+    /// Harvests, rearms and copies once; what was reported of the writers' pages.
+    pub(crate) fn drain(&mut self) -> PageSet {
+        let dirty = self.harvest();
+        self.copy(&dirty, 1);
+        dirty
+    }
+
+    /// The pages whose copy is not what the memory holds now.
+    pub(crate) fn stale(&self) -> Vec<PageIndex> {
+        let is_stale = |(page, copy): &(PageIndex, &u64)| {
+            self.memory.counter(*page).load(Ordering::Relaxed) != **copy
+        };
+        DATA.iter()
+            .zip(&self.copy)
+            .filter(is_stale)
+            .map(|(page, _)| page)
+            .collect()
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        self.controls().for_each(|control| control.end());
+        for writer in self.writers.drain(..) {
+            let _ = writer.join();
+        }
+    }
+}

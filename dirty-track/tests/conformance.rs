@@ -1,0 +1,334 @@
+//! The contract of a dirty source, demanded of every source by one body of tests. What only one
+//! source promises is tested elsewhere.
+
+mod common;
+
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use common::guest::Guest;
+use common::memory::HostMemory;
+use common::writer::DATA;
+use common::{World, map};
+use limosa_dirty::{
+    HarvestError, KvmLog, LogMode, PagemapScan, Script, Union, VmmWrites, WriteRecorder, probe,
+};
+use limosa_pages::{ChunkPages, PageCount, PageIndex, PageRange, PageSet};
+
+/// How long writers and harvests run beside each other, per source.
+const STRESS: Duration = Duration::from_millis(1500);
+
+fn page(offset: u64) -> PageIndex {
+    DATA.start().saturating_add(PageCount::new(offset))
+}
+
+fn one(page: PageIndex) -> PageRange {
+    PageRange::from_start_count(page, PageCount::new(1)).unwrap()
+}
+
+fn pages_of(set: &PageSet) -> Vec<PageIndex> {
+    set.runs().flat_map(PageRange::iter).collect()
+}
+
+fn conforms(world: &mut World) {
+    refuses_when_not_recording(world);
+    for _ in 0..3 {
+        world.source.start().unwrap();
+        reports_everything_first(world);
+        forgets_only_what_is_rearmed(world);
+        records_again_after_rearm(world);
+        keeps_writes_between_harvest_and_rearm(world);
+        adds_to_what_is_there(world);
+        world.source.stop().unwrap();
+        refuses_when_not_recording(world);
+    }
+    starts_over_while_recording(world);
+    loses_nothing_under_load(world);
+    world.source.stop().unwrap();
+    world.source.stop().unwrap();
+}
+
+fn refuses_when_not_recording(world: &mut World) {
+    let mut dirty = PageSet::new(map().end());
+    let mut pages = ChunkPages::FULL;
+    let harvested = world.source.harvest(&mut dirty);
+    assert!(
+        matches!(harvested, Err(HarvestError::NotRecording)),
+        "{harvested:?}"
+    );
+    let rearmed = world.source.rearm(page(0).chunk(), &mut pages);
+    assert!(
+        matches!(rearmed, Err(HarvestError::NotRecording)),
+        "{rearmed:?}"
+    );
+}
+
+fn reports_everything_first(world: &mut World) {
+    let mut dirty = PageSet::new(map().end());
+    assert_eq!(
+        world.source.harvest(&mut dirty).unwrap(),
+        map().page_count()
+    );
+    assert_eq!(dirty, map().full_set());
+    // Nothing was rearmed, so nothing is forgotten.
+    assert_eq!(world.harvest().count(), DATA.count());
+    world.copy(&map().full_set(), 2);
+    assert!(world.stale().is_empty());
+    assert!(
+        world.harvest().is_empty(),
+        "what nobody wrote is not reported after a full drain"
+    );
+}
+
+fn forgets_only_what_is_rearmed(world: &mut World) {
+    // Two in one chunk, and one in each of two others.
+    let written = [page(3), page(70), page(600), page(2047)];
+    written.iter().for_each(|&page| world.write(page));
+    assert_eq!(pages_of(&world.harvest()), written);
+    assert_eq!(
+        pages_of(&world.harvest()),
+        written,
+        "harvested again without rearm"
+    );
+
+    let mut only = PageSet::new(map().end());
+    only.insert(page(600));
+    world.copy(&only, 1);
+    assert_eq!(pages_of(&world.harvest()), [page(3), page(70), page(2047)]);
+    world.drain();
+    assert!(world.harvest().is_empty());
+}
+
+fn records_again_after_rearm(world: &mut World) {
+    for offset in [0, 63, 64, 235, 236, 1023, 2047] {
+        for _ in 0..3 {
+            world.write(page(offset));
+            assert_eq!(pages_of(&world.drain()), [page(offset)]);
+            assert!(world.stale().is_empty());
+        }
+    }
+}
+
+fn keeps_writes_between_harvest_and_rearm(world: &mut World) {
+    world.write(page(100));
+    let dirty = world.harvest();
+    world.write(page(100));
+    world.write(page(101));
+    world.write(page(1500));
+    // The first is read after its rearm, so it need not be reported again; the others must be, or
+    // be handed over by the rearm.
+    world.copy(&dirty, 1);
+    world.drain();
+    assert!(world.stale().is_empty());
+    assert!(world.harvest().is_empty());
+}
+
+fn adds_to_what_is_there(world: &mut World) {
+    world.write(page(9));
+    let mut dirty = PageSet::new(page(10));
+    dirty.insert(page(8));
+    assert_eq!(
+        world.source.harvest(&mut dirty).unwrap().get() + 1,
+        dirty.count().get()
+    );
+    assert!(dirty.contains(page(8)) && dirty.contains(page(9)));
+    let mut small = PageSet::new(page(9));
+    world.source.harvest(&mut small).unwrap();
+    assert!(
+        !small.contains(page(9)),
+        "pages beyond the bound are left out"
+    );
+    world.drain();
+}
+
+fn starts_over_while_recording(world: &mut World) {
+    world.source.start().unwrap();
+    world.drain();
+    world.source.start().unwrap();
+    assert_eq!(
+        world.harvest().count(),
+        DATA.count(),
+        "a second start reports everything anew"
+    );
+}
+
+/// Writers run, rounds run beside them, and every now and then the writers pause: then one more round
+/// must make the copy equal to the memory.
+fn loses_nothing_under_load(world: &mut World) {
+    world.source.start().unwrap();
+    let (mut pause_count, mut round_count) = (0, 0);
+    let since = Instant::now();
+    while since.elapsed() < STRESS || pause_count < 20 {
+        world.run_writers();
+        for round in 0..pause_count % 7 {
+            let dirty = world.harvest();
+            world.copy(&dirty, if round % 4 == 3 { 2 } else { 1 });
+            round_count += 1;
+        }
+        world.pause_writers();
+        world.drain();
+        let stale = world.stale();
+        assert!(
+            stale.is_empty(),
+            "lost writes after {round_count} rounds: {stale:?}"
+        );
+        assert!(world.harvest().is_empty());
+        pause_count += 1;
+    }
+    println!(
+        "{}: {pause_count} pauses, {round_count} rounds",
+        world.source.describe()
+    );
+}
+
+fn memory() -> Arc<HostMemory> {
+    Arc::new(HostMemory::new(map().end().get()))
+}
+
+fn guest(memory: &HostMemory) -> Option<Guest> {
+    let guest = Guest::new(memory, map().regions());
+    if guest.is_none() {
+        println!("SKIPPED: {:?}", probe().kvm_log);
+    }
+    guest
+}
+
+fn kvm_log_conforms(mode: LogMode, clear_block_chunks: u16) {
+    let memory = memory();
+    let Some(guest) = guest(&memory) else { return };
+    let log = KvmLog::with_mode_at_most(mode, guest.vm().as_fd(), guest.slots()).unwrap();
+    let source = Box::new(log.with_clear_block(clear_block_chunks));
+    conforms(&mut World::new(memory, source).with_guest(guest));
+}
+
+#[test]
+fn kvm_log_initially_set() {
+    kvm_log_conforms(LogMode::InitiallySet, KvmLog::CLEAR_BLOCK_CHUNKS_DEFAULT);
+}
+
+#[test]
+fn kvm_log_cleared_chunk_by_chunk() {
+    kvm_log_conforms(LogMode::InitiallySet, 1);
+}
+
+#[test]
+fn kvm_log_manual() {
+    kvm_log_conforms(LogMode::Manual, 2);
+}
+
+#[test]
+fn kvm_log_that_reading_clears() {
+    kvm_log_conforms(LogMode::ReadClears, 1);
+}
+
+#[test]
+fn pagemap_scan() {
+    if let Err(unavailable) = probe().pagemap_scan {
+        println!("SKIPPED: {unavailable}");
+        return;
+    }
+    let memory = memory();
+    let mappings = map()
+        .regions()
+        .iter()
+        .map(|&pages| memory.mapping(pages))
+        .collect();
+    let source = Box::new(PagemapScan::new(mappings).unwrap());
+    conforms(
+        &mut World::new(memory, source)
+            .with_thread(|_| ())
+            .with_thread(|_| ()),
+    );
+}
+
+#[test]
+fn pagemap_scan_of_a_kvm_guest() {
+    let memory = memory();
+    let Some(guest) = guest(&memory) else { return };
+    if let Err(unavailable) = probe().pagemap_scan {
+        println!("SKIPPED: {unavailable}");
+        return;
+    }
+    let mappings = map()
+        .regions()
+        .iter()
+        .map(|&pages| memory.mapping(pages))
+        .collect();
+    let source = Box::new(PagemapScan::new(mappings).unwrap());
+    conforms(
+        &mut World::new(memory, source)
+            .with_guest(guest)
+            .with_thread(|_| ()),
+    );
+}
+
+#[test]
+fn vmm_writes() {
+    let recorder = WriteRecorder::new(&map());
+    let source = Box::new(VmmWrites::new(recorder.clone()));
+    let other = recorder.clone();
+    let mut world = World::new(memory(), source)
+        .with_thread(move |page| recorder.record(one(page)))
+        .with_thread(move |page| other.record(one(page)));
+    conforms(&mut world);
+}
+
+#[test]
+fn script() {
+    let script = Script::new(&map());
+    let writes = script.writes();
+    let world = World::new(memory(), Box::new(script));
+    conforms(&mut world.with_thread(move |page| writes.write(one(page))));
+}
+
+#[test]
+fn union_of_the_guests_and_the_vmms_writes() {
+    let memory = memory();
+    let Some(guest) = guest(&memory) else { return };
+    let recorder = WriteRecorder::new(&map());
+    let log = KvmLog::new(guest.vm().as_fd(), guest.slots()).unwrap();
+    let source = Union::new(vec![
+        Box::new(log),
+        Box::new(VmmWrites::new(recorder.clone())),
+    ]);
+    let world = World::new(memory, Box::new(source));
+    conforms(
+        &mut world
+            .with_guest(guest)
+            .with_thread(move |page| recorder.record(one(page))),
+    );
+}
+
+/// The stress above would find a source, or a reader, that clears after copying.
+#[test]
+fn the_stress_finds_lost_writes() {
+    let recorder = WriteRecorder::new(&map());
+    let source = Box::new(VmmWrites::new(recorder.clone()));
+    let mut world =
+        World::new(memory(), source).with_thread(move |page| recorder.record(one(page)));
+    world.source.start().unwrap();
+    let since = Instant::now();
+    loop {
+        world.run_writers();
+        let dirty = world.harvest();
+        for (chunk, mut pages) in dirty.chunks() {
+            for page in pages.runs().flat_map(|(first, count)| first..first + count) {
+                let page = chunk.page(page);
+                let value = world.memory.counter(page).load(Ordering::Relaxed);
+                world.keep(page, value);
+            }
+            world.source.rearm(chunk, &mut pages).unwrap();
+        }
+        world.pause_writers();
+        world.drain();
+        if !world.stale().is_empty() {
+            return;
+        }
+        assert!(
+            since.elapsed() < Duration::from_secs(20),
+            "no write was lost"
+        );
+    }
+}
