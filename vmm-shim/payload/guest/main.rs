@@ -35,7 +35,7 @@ mod stats;
 mod tables;
 mod work;
 
-use protocol::{PARAMS, Params, VcpuState};
+use protocol::{PARAMS, Params};
 
 /// What the guest is to do; its host overwrites it, in memory or in the file.
 #[used]
@@ -45,8 +45,7 @@ static DEFAULT_PARAMS: Params = Params::DEFAULT;
 /// First Rust code of each vCPU, at privilege level 3 on its own stack.
 #[unsafe(no_mangle)]
 extern "C" fn payload_main(index: u64) -> ! {
-    let own = memory::Own::of(index);
-    own.set_state(VcpuState::Booting);
+    let own = memory::Own::start(index);
     let params: Params = memory::load(PARAMS);
     let plan = match plan::Plan::new(&params) {
         Ok(plan) => plan,

@@ -47,11 +47,17 @@ pub struct Own {
 impl Own {
     /// The stats of a vCPU.
     pub fn of(index: u64) -> Self {
-        let own = Self {
+        Self {
             index,
             base: stats_address(index as usize),
-        };
+        }
+    }
+
+    /// The stats of the vCPU that runs this.
+    pub fn start(index: u64) -> Self {
+        let own = Self::of(index);
         store(field!(own, index), index as u32);
+        own.set_state(VcpuState::Booting);
         own
     }
 

@@ -40,9 +40,9 @@ pub struct GuestSpec {
     pub pattern: Pattern,
     /// How stalls are noticed. Default spin. Sleep needs an in-kernel local APIC.
     pub probe: Probe,
-    /// Timer period of the sleeping probe, 50 us to 10 s. Default 1 ms.
+    /// Timer period of the sleeping probe, 200 us to 10 s. Default 1 ms.
     pub tick: Duration,
-    /// Distance of two dots on the serial port, 50 us to 10 s. Default 5 ms.
+    /// Distance of two dots on the serial port, 200 us to 10 s. Default 5 ms.
     pub heartbeat: Duration,
     /// Frequency of the guest's time stamp counter in kHz. 0, the default, makes the guest measure
     /// it, which takes 20 ms and trusts the APIC timer to count nanoseconds.

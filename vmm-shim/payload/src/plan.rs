@@ -69,8 +69,9 @@ pub struct Plan {
 
 /// Longest tick and heartbeat.
 const PERIOD_MAX_NS: u64 = 10_000_000_000;
-/// Shortest tick of a sleeping probe.
-const TICK_MIN_NS: u64 = 50_000;
+/// Shortest tick and heartbeat: KVM lengthens shorter periods of the APIC timer to this.
+/// Source: Linux `arch/x86/kvm/lapic.c`, `min_timer_period_us`.
+const TICK_MIN_NS: u64 = 200_000;
 /// Most page writes per second.
 const RATE_MAX: u64 = 1_000_000_000;
 

@@ -162,7 +162,8 @@ impl<M: GuestBytes> GuestProbe<M> {
         sequence
     }
 
-    /// The verdict of a check; `None` while a vCPU has not answered yet.
+    /// The verdict of a check; `None` while a vCPU has not answered yet. A later check's verdict
+    /// stands for an earlier one's, which a vCPU may have skipped.
     ///
     /// # Errors
     /// As [`GuestProbe::ready`].
@@ -170,7 +171,7 @@ impl<M: GuestBytes> GuestProbe<M> {
         let mut answers = Vec::with_capacity(self.vcpu_count);
         for report in self.vcpus()? {
             report.alive()?;
-            if report.check.sequence != sequence {
+            if report.check.sequence < sequence {
                 return Ok(None);
             }
             answers.push(report.check);

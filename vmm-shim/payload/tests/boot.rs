@@ -239,14 +239,49 @@ fn the_rate_is_held() {
             probe: *probe,
             ..spec()
         });
-        let (start, before) = (Instant::now(), writes(&machine));
-        sleep(Duration::from_millis(500));
-        let done = writes(&machine) - before;
-        let due = start.elapsed().as_secs_f64() * 20_000.0;
-        let ratio = done as f64 / due;
-        // A busy host takes processor time away, and what falls due then is dropped.
-        assert!((0.3..1.05).contains(&ratio), "{probe:?}: {done} of {due}");
-        println!("{probe:?}: {:.1} % of the rate", ratio * 100.0);
+        // A busy host takes processor time away; what falls due then is dropped, and counted. It may
+        // also stop a vCPU just when the numbers are read, so one good look of several is enough.
+        let all = |machine: &Machine| {
+            let vcpu = machine.probe.vcpu(0).expect("a report");
+            (vcpu.writes, vcpu.writes + vcpu.writes_dropped, vcpu.stamps)
+        };
+        let held = (0..10).any(|_| {
+            let (start, before) = (Instant::now(), all(&machine));
+            sleep(Duration::from_millis(300));
+            let (due, after) = (start.elapsed().as_secs_f64() * 20_000.0, all(&machine));
+            let done = (after.0 - before.0) as f64 / due;
+            let owed = (after.1 - before.1) as f64 / due;
+            let stamps = after.2 - before.2;
+            println!("{probe:?}: {done:.3} of the rate done, {owed:.3} due, {stamps} stamps");
+            (0.5..1.03).contains(&done) && (0.97..1.03).contains(&owed)
+        });
+        assert!(held, "{probe:?}");
+    }
+}
+
+#[test]
+#[ignore = "measures; run it alone on an idle machine"]
+fn fill_and_check_speed() {
+    if !kvm_present() {
+        return;
+    }
+    let bytes = 1 << 30;
+    for fill in Fill::ALL {
+        let spec = GuestSpec {
+            fill: *fill,
+            ..GuestSpec::new(bytes)
+        };
+        let machine = Machine::boot(bytes, &spec.params().expect("sensible parameters"));
+        machine.wait_ready();
+        let (time, pages) = machine.probe.vcpu(0).expect("a report").fill;
+        let rate = |time: Duration| (pages * PAGE_BYTES) as f64 / 1.074e9 / time.as_secs_f64();
+        let report = check(&machine);
+        assert!(report.intact());
+        println!(
+            "{fill:?}: fill {:.2} GiB/s, check {:.2} GiB/s",
+            rate(time),
+            rate(report.elapsed)
+        );
     }
 }
 
@@ -279,7 +314,9 @@ fn the_serial_port_shows_life_and_takes_commands() {
         ..spec()
     });
     let answer = |machine: &Machine, letter: char| {
-        machine.printed().lines().find_map(|line| {
+        let printed = machine.printed();
+        let whole = printed.rsplit_once('\n')?.0;
+        whole.lines().find_map(|line| {
             let at = line.find(letter)?;
             u64::from_str_radix(line.get(at + 1..at + 17)?, 16).ok()
         })
@@ -332,8 +369,8 @@ fn a_guest_that_cannot_go_on_says_why() {
     let machine = Machine::boot(MEMORY, &good);
     machine.wait_ready();
     machine.paused(|| {
-        // An invalid instruction in place of all code.
-        let code = limosa_payload::protocol::AP_ENTRY + 0x2000;
+        // Invalid instructions in place of all code that runs at level 3.
+        let code = limosa_payload::protocol::PVH_ENTRY + 0x2100;
         write(&machine, code, &[0x0f, 0x0b].repeat(0x4000 / 2));
     });
     let report = machine.wait_for("fault", |machine| {

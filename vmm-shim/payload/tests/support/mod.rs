@@ -24,7 +24,7 @@ use limosa_payload::protocol::{HOLE, Params};
 use limosa_payload::{ENTRY_STATE, GuestBytes, GuestProbe, Image, ProbeError};
 
 /// Whether a guest can be run; prints why not.
-pub fn kvm_present() -> bool {
+pub(crate) fn kvm_present() -> bool {
     let present = Path::new("/dev/kvm").exists() && Kvm::new().is_ok();
     if !present {
         println!("SKIPPED: no usable /dev/kvm");
@@ -33,7 +33,7 @@ pub fn kvm_present() -> bool {
 }
 
 /// Guest memory from address 0, all in one piece; what lies in the hole is not given to the VM.
-pub struct Memory {
+pub(crate) struct Memory {
     base: *mut u8,
     bytes: usize,
 }
@@ -57,6 +57,9 @@ impl Memory {
             )
         };
         assert!(base != libc::MAP_FAILED, "mmap of {bytes} bytes");
+        // Huge pages only save time; a kernel without them is as good.
+        // SAFETY: the mapping made above.
+        unsafe { libc::madvise(base, bytes, libc::MADV_HUGEPAGE) };
         Self {
             base: base.cast(),
             bytes,
@@ -73,7 +76,7 @@ impl Memory {
     }
 
     /// Changes one bit of guest memory behind the guest's back.
-    pub fn corrupt(&self, address: u64) {
+    pub(crate) fn corrupt(&self, address: u64) {
         let mut byte = [0];
         self.read(address, &mut byte);
         self.write(address, &[byte[0] ^ 0x10]);
@@ -121,22 +124,22 @@ struct Shared {
 }
 
 /// A running guest.
-pub struct Machine {
+pub(crate) struct Machine {
     threads: Vec<JoinHandle<()>>,
     shared: Arc<Shared>,
     /// The guest's memory and reports.
-    pub probe: GuestProbe<Arc<Memory>>,
+    pub(crate) probe: GuestProbe<Arc<Memory>>,
     _vm: VmFd,
 }
 
 impl Machine {
     /// Boots a guest with so much memory (below the hole) and these parameters.
-    pub fn boot(memory_bytes: u64, params: &Params) -> Self {
+    pub(crate) fn boot(memory_bytes: u64, params: &Params) -> Self {
         Self::boot_with(memory_bytes, params, params)
     }
 
     /// Boots a guest with parameters other than those that its host believes in.
-    pub fn boot_with(memory_bytes: u64, believed: &Params, params: &Params) -> Self {
+    pub(crate) fn boot_with(memory_bytes: u64, believed: &Params, params: &Params) -> Self {
         assert!(memory_bytes <= HOLE.start);
         let kvm = Kvm::new().unwrap();
         let vm = kvm.create_vm().unwrap();
@@ -177,7 +180,7 @@ impl Machine {
     }
 
     /// Stops every vCPU, does something, lets them go on.
-    pub fn paused<T>(&self, deed: impl FnOnce() -> T) -> T {
+    pub(crate) fn paused<T>(&self, deed: impl FnOnce() -> T) -> T {
         self.shared.paused.store(true, Ordering::SeqCst);
         while self.shared.parked.load(Ordering::SeqCst) < self.threads.len() {
             self.kick();
@@ -191,17 +194,17 @@ impl Machine {
     }
 
     /// What came out of COM1.
-    pub fn printed(&self) -> String {
+    pub(crate) fn printed(&self) -> String {
         String::from_utf8_lossy(&self.shared.printed.lock().unwrap()).into_owned()
     }
 
     /// Puts bytes into COM1.
-    pub fn type_in(&self, bytes: &[u8]) {
+    pub(crate) fn type_in(&self, bytes: &[u8]) {
         self.shared.typed.lock().unwrap().extend(bytes);
     }
 
     /// Waits until something is there, at most half a minute.
-    pub fn wait_for<T>(&self, what: &str, mut look: impl FnMut(&Self) -> Option<T>) -> T {
+    pub(crate) fn wait_for<T>(&self, what: &str, mut look: impl FnMut(&Self) -> Option<T>) -> T {
         let start = Instant::now();
         while start.elapsed() < Duration::from_secs(30) {
             if let Some(found) = look(self) {
@@ -213,7 +216,7 @@ impl Machine {
     }
 
     /// Waits until memory is filled.
-    pub fn wait_ready(&self) {
+    pub(crate) fn wait_ready(&self) {
         self.wait_for("readiness", |machine| match machine.probe.ready() {
             Ok(ready) => ready.then_some(()),
             Err(stopped @ (ProbeError::Faulted { .. } | ProbeError::Rejected { .. })) => {
