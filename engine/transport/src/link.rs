@@ -1,0 +1,161 @@
+//! One connected socket that several handles share, and the handle that stops it. What goes over it
+//! is not known here.
+
+use std::io;
+use std::net::Shutdown;
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, RawFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use socket2::Socket;
+
+use crate::error::{LinkName, TransportError, TransportFault};
+use crate::sys;
+
+/// Where in a message or frame a piece begins.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Start {
+    /// At its front: silence ahead of it and a closed link there are in order.
+    Front,
+    /// Behind its front: the peer owes the rest.
+    Midway,
+}
+
+/// A connected socket and its name.
+#[derive(Debug)]
+pub(crate) struct Link {
+    pub(crate) socket: Socket,
+    pub(crate) name: LinkName,
+    /// Longest time without a byte in the midst of a piece.
+    pub(crate) silence: Duration,
+    stopped: AtomicBool,
+}
+
+impl Link {
+    pub(crate) fn new(socket: Socket, name: LinkName, silence: Duration) -> Self {
+        Self {
+            socket,
+            name,
+            silence,
+            stopped: AtomicBool::new(false),
+        }
+    }
+
+    /// Ends both directions: every blocked call returns. Idempotent.
+    pub(crate) fn shut_down(&self) {
+        // A link that the peer has ended already is as ended as can be.
+        let _ = self.socket.shutdown(Shutdown::Both);
+    }
+
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.stopped.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn raw_fd(&self) -> RawFd {
+        self.socket.as_raw_fd()
+    }
+
+    /// The error that `fault` is on this link. After a stop whatever the socket says is a
+    /// consequence of it.
+    pub(crate) fn fail(&self, fault: TransportFault) -> TransportError {
+        if self.is_stopped() {
+            return TransportFault::Stopped.of(self.name.clone());
+        }
+        fault.of(self.name.clone())
+    }
+
+    pub(crate) fn fail_io(&self, error: io::Error, deed: &'static str) -> TransportError {
+        self.fail(TransportFault::of_socket(error, deed))
+    }
+
+    pub(crate) fn fail_silent(&self) -> TransportError {
+        let silence = self.silence;
+        self.fail(TransportFault::Silent { silence })
+    }
+}
+
+impl Link {
+    /// Fills `into`, by blocking calls.
+    pub(crate) fn recv_all(&self, into: &mut [u8], start: Start) -> Result<(), TransportError> {
+        let mut received = 0;
+        while let Some(rest) = into.get_mut(received..).filter(|rest| !rest.is_empty()) {
+            let missing_bytes = rest.len();
+            let result = sys::recv(self.as_fd(), rest);
+            received += self.received(result, received, missing_bytes, start)?;
+        }
+        Ok(())
+    }
+
+    /// What the result of a receiving call means, when `received` bytes of the piece had come
+    /// ahead of it and `missing_bytes` had not: how many more there are, none to try again.
+    pub(crate) fn received(
+        &self,
+        result: io::Result<usize>,
+        received: usize,
+        missing_bytes: usize,
+        start: Start,
+    ) -> Result<usize, TransportError> {
+        let may_idle = received == 0 && start == Start::Front;
+        match result {
+            Ok(0) if may_idle => Err(self.fail(TransportFault::Closed)),
+            Ok(0) => Err(self.fail(TransportFault::ClosedMidway { missing_bytes })),
+            Ok(bytes) => Ok(bytes),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(0),
+            Err(error) if is_silence(&error) && may_idle && !self.is_stopped() => Ok(0),
+            Err(error) if is_silence(&error) => Err(self.fail_silent()),
+            Err(error) => Err(self.fail_io(error, "receive")),
+        }
+    }
+
+    /// Sends `bytes`, by blocking calls.
+    pub(crate) fn send_all(&self, bytes: &[u8]) -> Result<(), TransportError> {
+        let mut sent = 0;
+        while let Some(rest) = bytes.get(sent..).filter(|rest| !rest.is_empty()) {
+            sent += self.sent(self.socket.send_with_flags(rest, libc::MSG_NOSIGNAL))?;
+        }
+        Ok(())
+    }
+
+    /// What the result of a sending call means: how many bytes went, none to try again.
+    pub(crate) fn sent(&self, result: io::Result<usize>) -> Result<usize, TransportError> {
+        match result {
+            Ok(bytes) => Ok(bytes),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(0),
+            Err(error) if is_silence(&error) => Err(self.fail_silent()),
+            Err(error) => Err(self.fail_io(error, "send")),
+        }
+    }
+}
+
+/// Is this how the kernel says that a socket's time is up?
+fn is_silence(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::WouldBlock
+}
+
+impl AsFd for Link {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+/// Stops a link from any thread. Cloned freely; it keeps the socket open but not in use.
+#[derive(Clone, Debug)]
+pub struct StopHandle(pub(crate) Arc<Link>);
+
+impl StopHandle {
+    /// Ends the link in both directions, now and for good. Who is blocked on it, on this side,
+    /// returns with [`TransportFault::Stopped`]; the peer sees the link closed or reset. Bytes that
+    /// were sent before and are with the kernel still arrive, unless the peer has sent bytes that
+    /// were not read.
+    pub fn stop(&self) {
+        self.0.stopped.store(true, Ordering::Release);
+        self.0.shut_down();
+    }
+
+    /// Was [`stop`](Self::stop) called, on any clone?
+    #[must_use]
+    pub fn is_stopped(&self) -> bool {
+        self.0.is_stopped()
+    }
+}
