@@ -30,7 +30,12 @@ impl PackConfig {
     /// Smallest payload of a full frame: 64 KiB.
     pub const FRAME_PAYLOAD_BYTES_MIN: usize = 64 << 10;
 
-    /// Payload of a full frame by default.
+    /// Payload of a full frame by default: 256 KiB.
+    ///
+    /// Measured on one core of a Xeon with 2 MiB of L2 cache, lift, pack and seal of pages of noise:
+    /// 64 KiB 10.1, 128 KiB 10.3, **256 KiB 10.4**, 512 KiB 10.0, 1 MiB 8.3 GiB/s, where memcpy to
+    /// a small buffer has 9.8. A frame must still be in the cache when it is sealed and when the
+    /// kernel takes it; the larger it is, the fewer sends. `examples/throughput.rs` measures again.
     pub const FRAME_PAYLOAD_BYTES: usize = 256 << 10;
 
     /// The defaults with `codec`, for a target that can read `encodings`.
@@ -48,7 +53,7 @@ impl PackConfig {
     /// Sets the payload of a full frame, in bytes.
     ///
     /// Brought into [`FRAME_PAYLOAD_BYTES_MIN`](Self::FRAME_PAYLOAD_BYTES_MIN) to 1 MiB and down to
-    /// whole pages. Default 256 KiB.
+    /// whole pages. Default [`FRAME_PAYLOAD_BYTES`](Self::FRAME_PAYLOAD_BYTES).
     #[must_use]
     pub fn with_frame_payload_bytes(mut self, bytes: usize) -> Self {
         let bytes = bytes.clamp(

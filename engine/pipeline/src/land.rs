@@ -12,7 +12,7 @@ use limosa_wire::{
 use vm_memory::VolatileSlice;
 
 use crate::copy::{place, place_zeros};
-use crate::kernels::Checksum;
+use crate::kernels::{Checksum, Kernels};
 use crate::ledger::Ledger;
 use crate::memory::{GuestMemory, MemoryError, checked_slice};
 use crate::pack::{UnpackFault, Unpacker};
@@ -129,6 +129,7 @@ pub struct Lander {
     stream: StreamIndex,
     encodings: EncodingSet,
     opener: Opener,
+    kernels: Kernels,
     unpacker: Unpacker,
     round: Round,
     frame_count: u64,
@@ -153,6 +154,7 @@ impl Lander {
             stream,
             encodings: encodings.with(PageEncoding::Zero).with(PageEncoding::Raw),
             opener: Opener::new(migration_id, stream),
+            kernels: Kernels::detect(),
             unpacker: Unpacker::new(),
             round: Round::FIRST,
             frame_count: 0,
@@ -304,7 +306,7 @@ impl Lander {
         source: &mut S,
     ) -> Result<(), S::Error> {
         let mut landing = [VolatileSlice::from(&mut [][..]); LANDING_SLICES_MAX];
-        let mut checksum = Checksum::new();
+        let mut checksum = Checksum::new(self.kernels);
         let mut raw = self
             .records
             .iter()

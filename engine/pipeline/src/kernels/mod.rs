@@ -144,37 +144,38 @@ impl Kernels {
 }
 
 /// The checksum of memory that others may write, as that of [`limosa_wire::checksum`] over a copy.
-pub struct Checksum(crc32fast::Hasher);
+///
+/// It takes the copy page by page, in the cache: 28 GiB/s with it where the checksum alone runs at
+/// 74, beside a link that brings less than 7.
+pub struct Checksum {
+    kernels: Kernels,
+    hasher: crc32fast::Hasher,
+}
 
 impl Checksum {
     /// Of no bytes yet.
-    pub fn new() -> Self {
-        Self(crc32fast::Hasher::new())
+    pub fn new(kernels: Kernels) -> Self {
+        Self {
+            kernels,
+            hasher: crc32fast::Hasher::new(),
+        }
     }
 
     /// Goes on over `slice`.
     pub fn update(&mut self, slice: &VolatileSlice<'_>) {
         let mut still = [0; PAGE_BYTES];
-        let mut rest = *slice;
-        while !rest.is_empty() {
-            let copied = rest.copy_to(&mut still[..]);
-            self.0.update(&still[..copied]);
-            let Ok(behind) = rest.offset(copied) else {
-                break;
-            };
-            rest = behind;
+        for at in (0..slice.len()).step_by(PAGE_BYTES) {
+            let part_bytes = PAGE_BYTES.min(slice.len() - at);
+            if let Ok(part) = slice.subslice(at, part_bytes) {
+                self.kernels.copy_and_test_zero(&part, &mut still);
+                self.hasher.update(&still[..part_bytes]);
+            }
         }
     }
 
     /// The checksum of all bytes so far.
     pub fn finish(self) -> u32 {
-        self.0.finalize()
-    }
-}
-
-impl Default for Checksum {
-    fn default() -> Self {
-        Self::new()
+        self.hasher.finalize()
     }
 }
 
