@@ -3,7 +3,6 @@
 
 mod common;
 
-use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -198,7 +197,7 @@ fn guest(memory: &HostMemory) -> Option<Guest> {
 fn kvm_log_conforms(mode: LogMode, clear_block_chunks: u16) {
     let memory = memory();
     let Some(guest) = guest(&memory) else { return };
-    let log = KvmLog::with_mode_at_most(mode, guest.vm().as_fd(), guest.slots()).unwrap();
+    let log = KvmLog::with_mode_at_most(mode, guest.fd(), guest.slots()).unwrap();
     let source = Box::new(log.with_clear_block(clear_block_chunks));
     conforms(&mut World::new(memory, source).with_guest(guest));
 }
@@ -264,6 +263,23 @@ fn pagemap_scan_of_a_kvm_guest() {
     );
 }
 
+/// Huge pages are reported whole, so of the contract's exact tests none applies; nothing is lost.
+#[test]
+fn pagemap_scan_of_huge_pages() {
+    if let Err(unavailable) = probe().pagemap_scan {
+        println!("SKIPPED: {unavailable}");
+        return;
+    }
+    let memory = Arc::new(HostMemory::huge(map().end().get()));
+    let mappings = map()
+        .regions()
+        .iter()
+        .map(|&pages| memory.mapping(pages))
+        .collect();
+    let source = Box::new(PagemapScan::new(mappings).unwrap());
+    loses_nothing_under_load(&mut World::new(memory, source).with_thread(|_| ()));
+}
+
 #[test]
 fn vmm_writes() {
     let recorder = WriteRecorder::new(&map());
@@ -288,7 +304,7 @@ fn union_of_the_guests_and_the_vmms_writes() {
     let memory = memory();
     let Some(guest) = guest(&memory) else { return };
     let recorder = WriteRecorder::new(&map());
-    let log = KvmLog::new(guest.vm().as_fd(), guest.slots()).unwrap();
+    let log = KvmLog::new(guest.fd(), guest.slots()).unwrap();
     let source = Union::new(vec![
         Box::new(log),
         Box::new(VmmWrites::new(recorder.clone())),

@@ -5,9 +5,10 @@
     reason = "giving memory to a VM, and the guest's program as bytes"
 )]
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::thread::JoinHandle;
 
 use kvm_bindings::{KVM_MAX_CPUID_ENTRIES, kvm_segment, kvm_userspace_memory_region};
 use kvm_ioctls::{Kvm, VcpuExit, VcpuFd, VmFd};
@@ -15,7 +16,7 @@ use limosa_dirty::Slot;
 use limosa_pages::{PageIndex, PageRange};
 
 use super::memory::HostMemory;
-use super::writer::{DATA, DATA_MASK, Seed};
+use super::writer::Seed;
 
 const CODE: u64 = 0x8000;
 const PAGE_TABLES: u64 = 0x10000;
@@ -67,29 +68,44 @@ pub(crate) struct Guest {
     slots: Vec<Slot>,
     /// Until it is run, on a thread of its own.
     vcpu: Option<VcpuFd>,
+    host_address: u64,
+}
+
+/// What the guest's program is given.
+pub(crate) struct Task {
+    /// Address of the control block.
+    pub(crate) control: u64,
+    pub(crate) seed: Seed,
+    /// The first page that it may write.
+    pub(crate) data: PageIndex,
+    /// Which bits of a random number are added to that.
+    pub(crate) data_mask: u64,
+    /// A page without memory, within the first GiB.
+    pub(crate) hole: PageIndex,
 }
 
 impl Guest {
     /// A guest with `memory`, of which it has `regions`; `None` without KVM.
     pub(crate) fn new(memory: &HostMemory, regions: &[PageRange]) -> Option<Self> {
+        Self::prepared(memory, regions, |_| ())
+    }
+
+    /// The same, with its VM prepared before it has a vCPU.
+    pub(crate) fn prepared(
+        memory: &HostMemory,
+        regions: &[PageRange],
+        prepare: impl FnOnce(&VmFd),
+    ) -> Option<Self> {
         let kvm = Kvm::new().ok()?;
         let vm = kvm.create_vm().expect("a VM");
         // An address range that KVM for Intel wants for itself; others have no such call.
         let _ = vm.set_tss_address(0xfffb_d000);
+        prepare(&vm);
         let mut slots = Vec::new();
         for (id, &pages) in (0..).zip(regions) {
-            let mapping = memory.mapping(pages);
-            let region = kvm_userspace_memory_region {
-                slot: id,
-                flags: 0,
-                guest_phys_addr: pages.start().address().get(),
-                memory_size: pages.count().bytes(),
-                userspace_addr: mapping.host_address,
-            };
-            // SAFETY: the memory outlives the VM (the caller keeps both), and is accessed as atomics.
-            unsafe { vm.set_user_memory_region(region) }.expect("a memory slot");
-            // SAFETY: this is the slot just made, and it is never changed.
-            slots.push(unsafe { Slot::new(id, pages, mapping.host_address) });
+            let host_address = memory.mapping(pages).host_address;
+            // SAFETY: this slot is made below, and only its flags ever change.
+            slots.push(unsafe { Slot::new(id, pages, host_address) });
         }
         load_program(memory);
         map_first_gib(memory);
@@ -98,40 +114,57 @@ impl Guest {
             .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
             .expect("CPUID");
         vcpu.set_cpuid2(&cpuid).expect("CPUID accepted");
-        Some(Self {
+        let guest = Self {
             vm,
             slots,
             vcpu: Some(vcpu),
-        })
+            host_address: memory.address(),
+        };
+        guest.set_flags(0);
+        Some(guest)
     }
 
-    pub(crate) fn vm(&self) -> impl AsFd + '_ {
-        // SAFETY: the VM's descriptor is open for as long as the returned borrow.
-        unsafe { std::os::fd::BorrowedFd::borrow_raw(std::os::fd::AsRawFd::as_raw_fd(&self.vm)) }
+    pub(crate) fn vm(&self) -> &VmFd {
+        &self.vm
+    }
+
+    pub(crate) fn fd(&self) -> BorrowedFd<'_> {
+        // SAFETY: the VM's descriptor is open for as long as the VM is borrowed.
+        unsafe { BorrowedFd::borrow_raw(self.vm.as_raw_fd()) }
     }
 
     pub(crate) fn slots(&self) -> Vec<Slot> {
         self.slots.clone()
     }
 
+    /// Makes the memory slots, or changes their flags.
+    pub(crate) fn set_flags(&self, flags: u32) {
+        for slot in &self.slots {
+            let address = slot.pages().start().address().get();
+            let region = kvm_userspace_memory_region {
+                slot: slot.id(),
+                flags,
+                guest_phys_addr: address,
+                memory_size: slot.pages().count().bytes(),
+                userspace_addr: self.host_address + address,
+            };
+            // SAFETY: the memory outlives the vCPU (its thread keeps it), and is accessed as atomics.
+            unsafe { self.vm.set_user_memory_region(region) }.expect("a memory slot");
+        }
+    }
+
     /// Runs the guest's program on a thread; it ends when the control block says so.
-    pub(crate) fn spawn(
-        &mut self,
-        memory: Arc<HostMemory>,
-        control: u64,
-        seed: Seed,
-        hole: PageIndex,
-    ) -> std::thread::JoinHandle<()> {
+    pub(crate) fn spawn(&mut self, memory: Arc<HostMemory>, task: &Task) -> JoinHandle<()> {
         let mut vcpu = self.vcpu.take().expect("a guest runs once");
         enter_user_mode(&vcpu);
         let mut registers = vcpu.get_regs().expect("registers");
         registers.rip = CODE;
         registers.rflags = 2;
-        registers.r8 = control;
-        registers.rdi = DATA.start().address().get();
-        registers.r10 = DATA_MASK;
-        registers.r9 = seed.0;
-        registers.r11 = hole.address().get();
+        registers.r8 = task.control;
+        registers.rdi = task.data.address().get();
+        registers.r10 = task.data_mask;
+        registers.r9 = task.seed.0;
+        registers.r11 = task.hole.address().get();
         vcpu.set_regs(&registers).expect("registers accepted");
         std::thread::spawn(move || {
             loop {

@@ -9,7 +9,7 @@ use std::sync::atomic::AtomicU64;
 use limosa_dirty::Mapping;
 use limosa_pages::{PAGE_BYTES, PageIndex, PageRange};
 
-/// Private anonymous memory in base pages.
+/// A mapping of anonymous memory.
 pub(crate) struct HostMemory {
     start: *mut libc::c_void,
     bytes: usize,
@@ -21,15 +21,29 @@ unsafe impl Send for HostMemory {}
 unsafe impl Sync for HostMemory {}
 
 impl HostMemory {
+    /// Private memory in base pages, of which reports are exact.
     pub(crate) fn new(pages: u64) -> Self {
+        Self::mapped(pages, libc::MAP_PRIVATE, libc::MADV_NOHUGEPAGE)
+    }
+
+    /// Private memory in huge pages, where the kernel has them.
+    pub(crate) fn huge(pages: u64) -> Self {
+        Self::mapped(pages, libc::MAP_PRIVATE, libc::MADV_HUGEPAGE)
+    }
+
+    pub(crate) fn shared(pages: u64) -> Self {
+        Self::mapped(pages, libc::MAP_SHARED, libc::MADV_NOHUGEPAGE)
+    }
+
+    fn mapped(pages: u64, sharing: libc::c_int, advice: libc::c_int) -> Self {
         let bytes = pages as usize * PAGE_BYTES;
-        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+        let flags = sharing | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
         let access = libc::PROT_READ | libc::PROT_WRITE;
         // SAFETY: a new mapping at a place of the kernel's choice.
         let start = unsafe { libc::mmap(std::ptr::null_mut(), bytes, access, flags, -1, 0) };
         assert_ne!(start, libc::MAP_FAILED);
-        // SAFETY: advice about the mapping just made. Base pages make reports exact.
-        unsafe { libc::madvise(start, bytes, libc::MADV_NOHUGEPAGE) };
+        // SAFETY: advice about the mapping just made; a kernel without huge pages refuses it.
+        unsafe { libc::madvise(start, bytes, advice) };
         Self { start, bytes }
     }
 
@@ -58,7 +72,6 @@ impl HostMemory {
     }
 
     /// Writes a word through the kernel, not by a store of this thread.
-    #[allow(dead_code, reason = "not every test binary needs it")]
     pub(crate) fn write_through_kernel(&self, page: PageIndex, value: u64) {
         let local = libc::iovec {
             iov_base: std::ptr::from_ref(&value).cast_mut().cast(),
@@ -74,7 +87,6 @@ impl HostMemory {
     }
 
     /// Gives pages back: they read as zeros from then on.
-    #[allow(dead_code, reason = "not every test binary needs it")]
     pub(crate) fn discard(&self, pages: PageRange) {
         let offset = pages.start().address().get() as usize;
         let bytes = pages.count().bytes() as usize;

@@ -1,6 +1,8 @@
 //! Worlds for the conformance tests: memory, writers that can be paused, and the source that watches
 //! them. What is demanded of a source is said in the tests.
 
+#![allow(dead_code, reason = "each test binary uses a part of it")]
+
 pub(crate) mod guest;
 pub(crate) mod memory;
 pub(crate) mod writer;
@@ -9,11 +11,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 
-use guest::Guest;
+use guest::{Guest, Task};
 use limosa_dirty::DirtySource;
 use limosa_pages::{MemoryMap, PageIndex, PageRange, PageSet};
 use memory::HostMemory;
-use writer::{Control, DATA, Seed, write_until_told};
+use writer::{Control, DATA, DATA_MASK, Seed, write_until_told};
 
 /// Two regions with a hole between them, at starts that suit no unit of any source: the first is the
 /// writers' control and the guest's program, the second holds the data and pages never written.
@@ -66,10 +68,14 @@ impl World {
         let writer = self.writers.len();
         let control = Control::new(&self.memory, writer);
         control.pause(self.pause_count);
-        let address = control.address();
-        let seed = Seed(writer as u64 + 7);
-        self.writers
-            .push(guest.spawn(self.memory.clone(), address, seed, HOLE));
+        let task = Task {
+            control: control.address(),
+            seed: Seed(writer as u64 + 7),
+            data: DATA.start(),
+            data_mask: DATA_MASK,
+            hole: HOLE,
+        };
+        self.writers.push(guest.spawn(self.memory.clone(), &task));
         self.guest = Some(guest);
         self
     }
