@@ -48,6 +48,8 @@ pub fn run(own: Own, params: &Params, plan: &Plan) -> ! {
     if sleeps {
         start_ticks(params.apic_counts_per_tick);
     }
+    // What came before this was no stall.
+    worker.probe.stamp(0, Gaps::Work);
     loop {
         if sleeps {
             cpu::sleep();
@@ -139,7 +141,8 @@ impl Worker<'_> {
     /// Prints a dot and does what the serial port asks for.
     fn serve(&mut self) {
         serial::put(b'.');
-        match serial::take() {
+        let asked = serial::take();
+        match asked {
             Some(b'V') => {
                 let sequence = load::<u64>(mailbox!(sequence)).wrapping_add(1);
                 store(mailbox!(command), Command::Check.number());
@@ -149,6 +152,10 @@ impl Worker<'_> {
             }
             Some(b'G') => serial::answer(b'G', &[self.probe.take_longest_ns()]),
             _ => {}
+        }
+        if asked.is_some() {
+            // The many exits of an answer are the payload's own work.
+            self.probe.stamp(0, Gaps::Work);
         }
     }
 

@@ -137,7 +137,8 @@ pub struct VcpuReport {
     pub check: CheckResult,
     /// Stalls by phase, in the order of [`Phase::ALL`].
     pub phases: [PhaseReport; PHASES],
-    /// Downtimes that it saw, oldest first: switchover number and length. At most the last 256.
+    /// Downtimes that it saw, oldest first: switchover number and length. At most the last 256. A
+    /// length of centuries means unknown: the time stamp counter went backwards.
     pub downtimes: Vec<(u64, Duration)>,
 }
 

@@ -5,7 +5,7 @@ mod support;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use limosa_payload::protocol::{Fill, PAGE_BYTES, Params, Pattern, Phase, Probe, VcpuState};
+use limosa_payload::protocol::{Fill, PAGE_BYTES, Params, Pattern, Phase, Probe, Span, VcpuState};
 use limosa_payload::{CheckReport, GuestSpec, Serial};
 use support::{Machine, kvm_present};
 
@@ -97,6 +97,51 @@ fn every_fill_passes_and_untouched_memory_is_zero() {
             (report.bad_pages, report.first_bad),
             (1, Some(untouched)),
             "{fill:?}"
+        );
+    }
+}
+
+#[test]
+fn eight_processors_share_memory_with_a_gap_in_it() {
+    if !kvm_present() {
+        return;
+    }
+    let spec = GuestSpec {
+        vcpu_count: 8,
+        pattern: Pattern::HotCold,
+        probe: Probe::Sleep,
+        memory: vec![
+            Span {
+                start: 0,
+                end: 40 << 20,
+            },
+            Span {
+                start: 48 << 20,
+                end: MEMORY,
+            },
+        ],
+        ..spec()
+    };
+    let machine = booted(&spec);
+    machine.wait_for("writes", |machine| (writes(machine) > 3000).then_some(()));
+    let (gap, page) = (40 << 20, (48 << 20) + 5 * PAGE_BYTES);
+    machine.probe.memory().corrupt(gap);
+    assert!(
+        check(&machine).intact(),
+        "memory that is not the guest's is not its business"
+    );
+    machine.probe.memory().corrupt(page + 1);
+    let report = check(&machine);
+    assert_eq!(
+        (report.bad_pages, report.first_bad),
+        (1, Some(page)),
+        "{report:?}"
+    );
+    for vcpu in machine.probe.vcpus().expect("reports") {
+        assert!(
+            vcpu.writes > 0 && vcpu.check.pages > 0,
+            "vCPU {} has no share",
+            vcpu.index
         );
     }
 }
@@ -369,9 +414,10 @@ fn a_guest_that_cannot_go_on_says_why() {
     let machine = Machine::boot(MEMORY, &good);
     machine.wait_ready();
     machine.paused(|| {
-        // Invalid instructions in place of all code that runs at level 3.
+        // In place of all code that runs at level 3 an instruction of one byte that is invalid in
+        // 64-bit mode.
         let code = limosa_payload::protocol::PVH_ENTRY + 0x2100;
-        write(&machine, code, &[0x0f, 0x0b].repeat(0x4000 / 2));
+        write(&machine, code, &[0x06].repeat(0x4000));
     });
     let report = machine.wait_for("fault", |machine| {
         machine
