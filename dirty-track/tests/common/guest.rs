@@ -22,7 +22,8 @@ const CODE: u64 = 0x8000;
 const PAGE_TABLES: u64 = 0x10000;
 
 // The program of `writer::write_until_told`, for a vCPU: r8 is the control block, rdi the address
-// of the data, r10 the mask of page numbers, r9 the seed, r11 an address without memory.
+// of the data, r10 the mask of page numbers, r9 the seed, r11 an address without memory,
+// r12 how many writes are left.
 core::arch::global_asm!(
     r#"
     .balign 16
@@ -31,6 +32,9 @@ limosa_test_guest_start:
 2:  mov rax, [r8]
     test rax, rax
     jnz 3f
+    test r12, r12
+    jz 7f
+    dec r12
     imul r9, r9, 1664525
     add r9, 1013904223
     mov rbx, r9
@@ -50,6 +54,9 @@ limosa_test_guest_start:
     mov qword ptr [r8 + 16], 0
 6:  cmp [r8], rax
     je 4b
+    mov r12, [r8 + 24]
+    jmp 2b
+7:  pause
     jmp 2b
 5:  mov [r11], rax
     jmp 5b

@@ -84,8 +84,10 @@ impl World {
         (0..self.writers.len()).map(|writer| Control::new(&self.memory, writer))
     }
 
+    /// Lets every writer go on, for so few writes that most pages are written once: a write that
+    /// is lost is then not made good by the next one.
     pub(crate) fn run_writers(&self) {
-        self.controls().for_each(|control| control.run());
+        self.controls().for_each(|control| control.run(300));
     }
 
     /// Returns when every writer stands still.

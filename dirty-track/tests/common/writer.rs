@@ -30,7 +30,8 @@ const STUCK_AFTER: Duration = Duration::from_secs(30);
 #[derive(Clone, Copy)]
 pub(crate) struct Seed(pub(crate) u64);
 
-/// A control block: the command, its acknowledgement, and the address of a single write.
+/// A control block: the command, its acknowledgement, the address of a single write, and how many
+/// writes a run has.
 pub(crate) struct Control<'a> {
     memory: &'a HostMemory,
     address: u64,
@@ -48,7 +49,11 @@ impl<'a> Control<'a> {
         self.address
     }
 
-    pub(crate) fn run(&self) {
+    /// Lets the writer go on, for at most `writes_max` writes.
+    pub(crate) fn run(&self, writes_max: u64) {
+        self.memory
+            .word(self.address + 24)
+            .store(writes_max, Ordering::SeqCst);
         self.memory.word(self.address).store(RUN, Ordering::SeqCst);
     }
 
@@ -92,21 +97,31 @@ pub(crate) fn write_until_told(
     written: impl Fn(PageIndex),
 ) {
     let (command, answer) = (memory.word(control), memory.word(control + 8));
-    let request = memory.word(control + 16);
+    let (request, writes_max) = (memory.word(control + 16), memory.word(control + 24));
     let write = |page: PageIndex| {
         memory.counter(page).fetch_add(1, Ordering::Relaxed);
         written(page);
     };
     let mut random = seed.0;
+    // Unknown while paused.
+    let mut writes_left = None;
     loop {
         match command.load(Ordering::SeqCst) {
             RUN => {
+                let left = writes_left.get_or_insert_with(|| writes_max.load(Ordering::SeqCst));
+                if *left == 0 {
+                    std::thread::yield_now();
+                    continue;
+                }
+                *left -= 1;
                 random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-                write(PageIndex::new(
-                    DATA.start().get() + (random >> 12 & DATA_MASK),
-                ));
+                let page = random >> 12 & DATA_MASK;
+                write(PageIndex::new(DATA.start().get() + page));
+                // Slow, as a vCPU whose every write faults, so that rounds run beside it.
+                (0..page % 64).for_each(|_| std::hint::spin_loop());
             }
             paused => {
+                writes_left = None;
                 answer.store(paused, Ordering::SeqCst);
                 if paused == END {
                     return;

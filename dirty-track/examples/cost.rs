@@ -1,0 +1,148 @@
+//! Measures what recording costs on this host: the figures in this crate's documentation are from
+//! here. It asserts nothing.
+//!
+//! `cargo run --release -p limosa-dirty --example cost [MiB]`, on a host that does nothing else.
+
+#[path = "../tests/common/mod.rs"]
+mod common;
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use common::guest::{Guest, Task};
+use common::memory::HostMemory;
+use common::writer::{Control, Seed};
+use limosa_dirty::{DirtySource, KvmLog, LogMode, PagemapScan, VmmWrites, WriteRecorder};
+use limosa_pages::{MemoryMap, PageIndex, PageRange, PageSet};
+
+/// Pages that the guest's program, its tables and its control block take.
+const RESERVED_PAGES: u64 = 512;
+const REPEATS: usize = 3;
+
+fn main() {
+    let mib = std::env::args()
+        .nth(1)
+        .and_then(|mib| mib.parse().ok())
+        .unwrap_or(256_u64);
+    let data_pages = (mib * 256).next_power_of_two();
+    let end = PageIndex::new(RESERVED_PAGES + data_pages);
+    let all = PageRange::new(PageIndex::new(0), end).expect("a range");
+    let map = MemoryMap::new(vec![all]).expect("a map");
+    let memory = Arc::new(HostMemory::new(end.get()));
+    for page in all.iter() {
+        memory.counter(page).fetch_add(0, Ordering::Relaxed);
+    }
+    println!(
+        "{} MiB in base pages, 99 % dirty; best of {REPEATS}",
+        data_pages / 256
+    );
+    println!("source, start, harvest, rearm of all, longest rearm, harvest of nothing, stop");
+
+    let Some(mut guest) = Guest::new(&memory, map.regions()) else {
+        println!("SKIPPED: no KVM");
+        return;
+    };
+    let logs: Vec<_> = [
+        (LogMode::InitiallySet, 1),
+        (LogMode::InitiallySet, 8),
+        (LogMode::InitiallySet, 32),
+        (LogMode::InitiallySet, KvmLog::CLEAR_BLOCK_CHUNKS_MAX),
+        (LogMode::ReadClears, 1),
+    ]
+    .into();
+    let control = Control::new(&memory, 0);
+    control.pause(1);
+    let task = Task {
+        control: control.address(),
+        seed: Seed(7),
+        data: PageIndex::new(RESERVED_PAGES),
+        data_mask: data_pages - 1,
+        // Behind the memory, within the guest's tables.
+        hole: PageIndex::new(end.get() + 1),
+    };
+    let thread = guest.spawn(memory.clone(), &task);
+    for (mode, block) in logs {
+        let log = KvmLog::with_mode_at_most(mode, guest.fd(), guest.slots()).expect("a log");
+        let name = format!("kvm-log ({mode}), block of {block} chunks");
+        measure(&name, log.with_clear_block(block), &map, &control);
+    }
+    let scan = PagemapScan::new(vec![memory.mapping(all)]).expect("a source");
+    measure("pagemap-scan", scan, &map, &control);
+    control.end();
+    thread.join().expect("the guest's thread");
+    measure_recording(&map);
+}
+
+/// What one source costs, with a guest that dirties its memory before each harvest.
+fn measure(name: &str, mut source: impl DirtySource, map: &MemoryMap, control: &Control<'_>) {
+    let since = Instant::now();
+    source.start().expect("recording");
+    let start = since.elapsed();
+    let mut dirty = PageSet::new(map.end());
+    source.harvest(&mut dirty).expect("a harvest");
+    rearm_all(&source, &dirty);
+
+    let mut best = [Duration::MAX; 4];
+    for repeat in 0..REPEATS as u64 {
+        control.run(u64::MAX);
+        // Writes at random: the last pages would take as long as all the others.
+        dirty.clear();
+        while dirty.count().get() < map.page_count().get() / 100 * 99 {
+            std::thread::sleep(Duration::from_millis(50));
+            source.harvest(&mut dirty).expect("a harvest");
+        }
+        control.pause(repeat + 2);
+        control.wait_paused(repeat + 2);
+        dirty.clear();
+        let since = Instant::now();
+        source.harvest(&mut dirty).expect("a harvest");
+        let harvest = since.elapsed();
+        let (rearm, longest) = rearm_all(&source, &dirty);
+        dirty.clear();
+        let since = Instant::now();
+        source.harvest(&mut dirty).expect("a harvest");
+        for (best, new) in best
+            .iter_mut()
+            .zip([harvest, rearm, longest, since.elapsed()])
+        {
+            *best = (*best).min(new);
+        }
+    }
+    let since = Instant::now();
+    source.stop().expect("stopped");
+    let [harvest, rearm, longest, nothing] = best;
+    let stop = since.elapsed();
+    println!(
+        "{name}, {start:.1?}, {harvest:.1?}, {rearm:.1?}, {longest:.1?}, {nothing:.1?}, {stop:.1?}"
+    );
+}
+
+/// How long rearming all of `dirty` took, and the longest call.
+fn rearm_all(source: &impl DirtySource, dirty: &PageSet) -> (Duration, Duration) {
+    let mut longest = Duration::ZERO;
+    let all_since = Instant::now();
+    for (chunk, mut pages) in dirty.chunks() {
+        let since = Instant::now();
+        source.rearm(chunk, &mut pages).expect("rearmed");
+        longest = longest.max(since.elapsed());
+    }
+    (all_since.elapsed(), longest)
+}
+
+fn measure_recording(map: &MemoryMap) {
+    let recorder = WriteRecorder::new(map);
+    let mut source = VmmWrites::new(recorder.clone());
+    source.start().expect("recording");
+    let since = Instant::now();
+    for page in map.regions().iter().copied().flat_map(PageRange::iter) {
+        recorder.record(PageRange::new(page, PageIndex::new(page.get() + 1)).expect("a page"));
+    }
+    let each = since.elapsed().as_secs_f64() * 1e9 / map.page_count().get() as f64;
+    let mut dirty = PageSet::new(map.end());
+    let since = Instant::now();
+    source.harvest(&mut dirty).expect("a harvest");
+    let harvest = since.elapsed();
+    let (rearm, _) = rearm_all(&source, &dirty);
+    println!("vmm-writes: {each:.1} ns to record a page, harvest {harvest:.1?}, rearm {rearm:.1?}");
+}
