@@ -15,7 +15,7 @@ pub fn memory_map(memory_bytes: u64) -> Result<MemoryMap, MapError> {
 
 /// The first region of a map that reaches into the hole of a PC, if there is one.
 #[must_use]
-pub fn in_device_hole(map: &MemoryMap) -> Option<PageRange> {
+pub(crate) fn in_device_hole(map: &MemoryMap) -> Option<PageRange> {
     let hole = pages(HOLE);
     let mut regions = map.regions().iter().copied();
     regions.find(|region| !region.intersect(hole).is_empty())

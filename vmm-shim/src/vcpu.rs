@@ -14,7 +14,7 @@ use std::io;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use kvm_bindings::{Xsave, kvm_xsave};
+use kvm_bindings::{CpuId, Xsave, kvm_cpuid_entry2, kvm_xsave};
 use kvm_ioctls::{VcpuExit, VcpuFd};
 use zerocopy::IntoBytes;
 
@@ -73,6 +73,7 @@ pub(crate) enum Stay {
 pub(crate) struct Vcpu {
     fd: VcpuFd,
     index: u16,
+    cpuid: Vec<kvm_cpuid_entry2>,
     xsave_bytes: usize,
     native_tsc_khz: u32,
     devices: Arc<Devices>,
@@ -93,6 +94,7 @@ impl Vcpu {
         Self {
             fd,
             index,
+            cpuid: Vec::new(),
             xsave_bytes,
             native_tsc_khz,
             devices,
@@ -106,6 +108,23 @@ impl Vcpu {
 
     pub(crate) const fn index(&self) -> u16 {
         self.index
+    }
+
+    /// The CPUID answers that the guest was promised, on whatever host it is.
+    pub(crate) fn cpuid(&self) -> &[kvm_cpuid_entry2] {
+        &self.cpuid
+    }
+
+    /// Makes a promise. A vCPU that has run can't be given another one.
+    pub(crate) fn set_cpuid(
+        &mut self,
+        entries: &[kvm_cpuid_entry2],
+    ) -> Result<(), kvm_ioctls::Error> {
+        let too_many = |_| kvm_ioctls::Error::new(libc::E2BIG);
+        self.fd
+            .set_cpuid2(&CpuId::from_entries(entries).map_err(too_many)?)?;
+        self.cpuid = entries.to_vec();
+        Ok(())
     }
 
     /// Frequency of the host's TSC in kHz; 0 where KVM does not say.

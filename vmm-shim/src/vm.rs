@@ -9,12 +9,14 @@
 )]
 
 use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::Arc;
 
 use kvm_bindings::{
     KVM_API_VERSION, KVM_PIT_SPEAKER_DUMMY, kvm_pit_config, kvm_userspace_memory_region,
 };
 use kvm_ioctls::{Cap, Kvm, VcpuFd, VmFd};
+use limosa_dirty::{HarvestError, KvmLog, Slot};
 use limosa_pages::PageRange;
 
 use crate::layout;
@@ -161,6 +163,18 @@ impl Vm {
     pub(crate) fn xsave_bytes(&self) -> usize {
         let bytes = self.fd.check_extension_int(Cap::Xsave2);
         usize::try_from(bytes).unwrap_or(0)
+    }
+
+    /// KVM's log of what vCPUs write, over all memory.
+    pub(crate) fn dirty_log(&self) -> Result<KvmLog, HarvestError> {
+        let regions = (0..).zip(self.ram.regions());
+        let slots = regions.map(|(id, region)| {
+            // SAFETY: these are the slots that the machine was made with, and it keeps them.
+            unsafe { Slot::new(id, region.pages(), region.host_address()) }
+        });
+        // SAFETY: the descriptor is open as long as `self` is borrowed.
+        let vm = unsafe { BorrowedFd::borrow_raw(self.fd.as_raw_fd()) };
+        KvmLog::new(vm, slots.collect())
     }
 
     pub(crate) const fn fd(&self) -> &VmFd {

@@ -1,6 +1,6 @@
 //! What answers a guest's port accesses. There is one serial port; everything else is an empty slot.
 
-pub mod serial;
+pub(crate) mod serial;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

@@ -7,13 +7,13 @@ use limosa_wire::codec::{Codec, Reader, Writer};
 use limosa_wire::{DecodeError, EncodeError, SectionKind};
 
 /// First port of COM1.
-pub const COM1: u16 = 0x3f8;
+pub(crate) const COM1: u16 = 0x3f8;
 
 /// Bytes of output that are kept: the last ones.
-pub const OUTPUT_BYTES_MAX: usize = 64 << 10;
+pub(crate) const OUTPUT_BYTES_MAX: usize = 64 << 10;
 
 /// Bytes that the host may type ahead.
-pub const INPUT_BYTES_MAX: usize = 1024;
+pub(crate) const INPUT_BYTES_MAX: usize = 1024;
 
 const DATA: u8 = 0;
 const INTERRUPT_ENABLE: u8 = 1;
@@ -37,25 +37,25 @@ const NO_INTERRUPT: u8 = 0xc1;
 
 /// The registers that a guest can tell the port by; all that travels.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct SerialState {
+pub(crate) struct SerialState {
     /// Interrupt enable register.
-    pub interrupt_enable: u8,
+    pub(crate) interrupt_enable: u8,
     /// Line control register.
-    pub line_control: u8,
+    pub(crate) line_control: u8,
     /// Modem control register.
-    pub modem_control: u8,
+    pub(crate) modem_control: u8,
     /// Scratch register.
-    pub scratch: u8,
+    pub(crate) scratch: u8,
     /// Divisor of the baud rate.
-    pub divisor: u16,
+    pub(crate) divisor: u16,
     /// What the host typed and the guest has not read, at most [`INPUT_BYTES_MAX`] bytes.
-    pub input: Vec<u8>,
+    pub(crate) input: Vec<u8>,
 }
 
 impl SerialState {
     /// The kind of its section.
     #[must_use]
-    pub fn kind() -> SectionKind {
+    pub(crate) fn kind() -> SectionKind {
         SectionKind {
             name: "serial-16550".into(),
             version: 1,

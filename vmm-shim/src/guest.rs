@@ -1,0 +1,307 @@
+//! A guest on KVM: booted here, or arriving from another host. What the engine asks of it is in
+//! `embed.rs`, what a benchmark asks is in `workload.rs`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use kvm_ioctls::Kvm;
+use limosa_compat::GuestCpu;
+use limosa_dirty::{DirtySource, Union, VmmWrites, WriteRecorder};
+use limosa_pages::MemoryMap;
+use limosa_payload::{GuestProbe, Image};
+use limosa_wire::StateSection;
+
+use crate::devices::Devices;
+use crate::error::{ShimError, Stage};
+use crate::host_view::HostView;
+use crate::memory::GuestRam;
+use crate::pages::GuestPages;
+use crate::spec::{Backing, GuestSpec, HugePages};
+use crate::state::{MachineState, msrs};
+use crate::threads::Threads;
+use crate::vcpu::{Vcpu, VcpuCell};
+use crate::vm::{self, Vm, VmError};
+use crate::{boot, cpu, layout};
+
+/// The kind of guest, as offers name it.
+pub const KVM_MACHINE: &str = "kvm-x86";
+
+/// A guest on KVM.
+///
+/// Dropping it ends its vCPUs and gives its memory back.
+pub struct KvmGuest {
+    // Dropped first: no vCPU runs once its threads have ended.
+    threads: Threads<VcpuCell>,
+    vm: Vm,
+    devices: Arc<Devices>,
+    pages: Arc<GuestPages>,
+    recorder: WriteRecorder,
+    /// The registers that travel.
+    msrs: Vec<u32>,
+    cpu: GuestCpu,
+    stage: Stage,
+}
+
+/// A machine whose vCPUs have no CPUID yet.
+struct Blank {
+    kvm: Kvm,
+    vm: Vm,
+    vcpus: Vec<Vcpu>,
+    devices: Arc<Devices>,
+}
+
+impl Blank {
+    fn new(
+        map: MemoryMap,
+        vcpu_count: u16,
+        backing: Backing,
+        huge_pages: HugePages,
+    ) -> Result<Self, ShimError> {
+        let kvm = vm::open_kvm()?;
+        let ram = Arc::new(GuestRam::new(map, backing, huge_pages)?);
+        let vm = Vm::new(&kvm, ram)?;
+        let devices = Arc::new(Devices::default());
+        let vcpus = (0..).zip(vm.create_vcpus(&kvm, vcpu_count)?);
+        let vcpus = vcpus.map(|(index, fd)| {
+            let (devices, ram) = (Arc::clone(&devices), Arc::clone(vm.ram()));
+            Vcpu::new(fd, index, vm.xsave_bytes(), devices, ram)
+        });
+        Ok(Self {
+            vcpus: vcpus.collect(),
+            kvm,
+            vm,
+            devices,
+        })
+    }
+
+    fn into_guest(self, cpu: GuestCpu, stage: Stage) -> Result<KvmGuest, ShimError> {
+        let msrs = match self.vcpus.first() {
+            Some(vcpu) => msrs::travelling(&self.kvm, vcpu.fd())
+                .map_err(|error| VmError::refused("KVM_GET_MSRS", error))?,
+            None => Vec::new(),
+        };
+        let recorder = WriteRecorder::new(self.vm.ram().map());
+        let pages = Arc::new(GuestPages::new(Arc::clone(self.vm.ram())));
+        let cells = self.vcpus.into_iter().map(VcpuCell::new).map(Arc::new);
+        Ok(KvmGuest {
+            threads: Threads::spawn("vcpu", cells.collect())?,
+            vm: self.vm,
+            devices: self.devices,
+            pages,
+            recorder,
+            msrs,
+            cpu,
+            stage,
+        })
+    }
+}
+
+impl KvmGuest {
+    /// Makes a guest and starts it.
+    ///
+    /// # Errors
+    /// [`ShimError`]: the first thing that the wish or the host is at fault for.
+    pub fn boot(spec: &GuestSpec) -> Result<Self, ShimError> {
+        // Refused before anything is made.
+        spec.params(0)?;
+        let map = layout::memory_map(spec.memory_bytes)?;
+        let mut blank = Blank::new(map, spec.vcpu_count, spec.backing, spec.huge_pages)?;
+        let image = Image::embedded()?;
+        let given = cpu::guest_cpuid(&blank.kvm, spec.vcpu_count)?;
+        for (vcpu, given) in blank.vcpus.iter_mut().zip(&given) {
+            let seen = cpu::install(vcpu.fd(), given)?;
+            // Once more, as it will be on each target: a host that refuses its own answer is found
+            // out here and not in a migration.
+            vcpu.set_cpuid(&seen)
+                .map_err(|error| VmError::refused("KVM_SET_CPUID2", error))?;
+            boot::enter(vcpu, &image)?;
+        }
+        let cpu = match blank.vcpus.first() {
+            Some(first) => cpu::guest_cpu(&blank.kvm, first.fd(), first.cpuid(), spec.vcpu_count)?,
+            None => return Err(spec_without_vcpu(spec)),
+        };
+        let params = spec.params(cpu.tsc_khz)?;
+        let mut guest = blank.into_guest(cpu, Stage::Paused)?;
+        image.load(&guest.view(), &params);
+        guest.resume()?;
+        Ok(guest)
+    }
+
+    /// Makes an empty guest for a state that is to come.
+    ///
+    /// # Errors
+    /// [`ShimError`], when the host has no room or refuses.
+    pub(crate) fn arriving(
+        map: MemoryMap,
+        cpu: GuestCpu,
+        backing: Backing,
+        huge_pages: HugePages,
+    ) -> Result<Self, ShimError> {
+        let blank = Blank::new(map, cpu.vcpu_count, backing, huge_pages)?;
+        blank.into_guest(cpu, Stage::Arriving)
+    }
+
+    /// Where the guest is in its life.
+    #[must_use]
+    pub const fn stage(&self) -> Stage {
+        self.stage
+    }
+
+    /// The processor that it was promised.
+    #[must_use]
+    pub const fn cpu(&self) -> &GuestCpu {
+        &self.cpu
+    }
+
+    /// Its memory as a migration sees it.
+    #[must_use]
+    pub const fn pages(&self) -> &Arc<GuestPages> {
+        &self.pages
+    }
+
+    /// Its memory as the VMM reads and writes it.
+    #[must_use]
+    pub fn view(&self) -> HostView {
+        HostView::new(Arc::clone(self.pages.ram()), self.recorder.clone())
+    }
+
+    /// Stops every vCPU, completes what their last exits began, and returns when all stand still.
+    ///
+    /// # Errors
+    /// [`ShimError::Threads`] when a vCPU does not come out; [`ShimError::Fault`] when one stopped
+    /// for good: such a guest is not worth moving. [`ShimError::Stage`] when it does not run here.
+    pub fn pause(&mut self) -> Result<(), ShimError> {
+        match self.stage {
+            Stage::Running | Stage::Paused => {}
+            stage => return Err(stage_error(stage, "paused")),
+        }
+        self.stage = Stage::Paused;
+        self.threads.pause()?;
+        self.fault()
+    }
+
+    /// Lets it run: on here, or for the first time after it has arrived, which counts a switchover
+    /// in the guest's own books.
+    ///
+    /// # Errors
+    /// [`ShimError::Stage`] when its state is not in place, or when it lives elsewhere.
+    pub fn resume(&mut self) -> Result<(), ShimError> {
+        match self.stage {
+            Stage::Arrived => {
+                GuestProbe::new(self.view())?.count_switchover();
+            }
+            Stage::Paused => {}
+            Stage::Running => return Ok(()),
+            stage => return Err(stage_error(stage, "resumed")),
+        }
+        for cell in self.threads.workers() {
+            // Tells the guest's watchdog that it stood still. Refused where the guest has no
+            // kvmclock, and then there is nothing to tell.
+            cell.lock().fd().kvmclock_ctrl().ok();
+        }
+        self.threads.resume();
+        self.stage = Stage::Running;
+        Ok(())
+    }
+
+    /// Takes everything that must travel besides memory. The guest must be paused.
+    ///
+    /// # Errors
+    /// [`ShimError::Stage`], and [`ShimError::State`] when the kernel does not hand something over.
+    pub fn export_state(&mut self) -> Result<Vec<StateSection>, ShimError> {
+        if self.stage != Stage::Paused {
+            return Err(stage_error(self.stage, "exported"));
+        }
+        self.fault()?;
+        let cells = self.threads.workers().iter();
+        let vcpus: Vec<_> = cells.map(|cell| cell.lock()).collect();
+        let vcpus = vcpus.iter().map(|vcpu| &**vcpu);
+        let serial = self.devices.serial().state();
+        let state = MachineState::take(self.vm.fd(), vcpus, &self.msrs, serial)?;
+        Ok(state.encode()?)
+    }
+
+    /// Puts a state in place. Memory may still be arriving: nothing here reads it.
+    ///
+    /// # Errors
+    /// [`ShimError::Stage`] when it is not arriving; [`ShimError::State`] when a section is missing
+    /// or unreadable, is of another processor than was offered, or is refused by the kernel.
+    pub fn restore_state(&mut self, sections: Vec<StateSection>) -> Result<(), ShimError> {
+        if self.stage != Stage::Arriving {
+            return Err(stage_error(self.stage, "given another state"));
+        }
+        let state = MachineState::decode(sections)?;
+        state.check_cpu(&self.cpu.table)?;
+        let cells = self.threads.workers().iter();
+        let mut vcpus: Vec<_> = cells.map(|cell| cell.lock()).collect();
+        let vcpus = vcpus.iter_mut().map(|vcpu| &mut **vcpu);
+        let serial = state.put(self.vm.fd(), vcpus)?;
+        self.devices.serial().restore(serial);
+        self.stage = Stage::Arrived;
+        Ok(())
+    }
+
+    /// It lives on another host: it never runs here again.
+    ///
+    /// # Errors
+    /// [`ShimError::Stage`] while it runs.
+    pub fn release(&mut self) -> Result<(), ShimError> {
+        match self.stage {
+            Stage::Running => Err(stage_error(self.stage, "released")),
+            _ => {
+                self.stage = Stage::Released;
+                Ok(())
+            }
+        }
+    }
+
+    /// A source of all writes to its memory: the vCPUs' and the VMM's.
+    ///
+    /// # Errors
+    /// When KVM can't record writes.
+    pub fn dirty_source(&mut self) -> Result<Box<dyn DirtySource>, ShimError> {
+        let log = self.vm.dirty_log()?;
+        let own = VmmWrites::new(self.recorder.clone());
+        Ok(Box::new(Union::new(vec![Box::new(log), Box::new(own)])))
+    }
+
+    /// The first vCPU that stopped for good, as an error.
+    ///
+    /// # Errors
+    /// [`ShimError::Fault`].
+    pub fn fault(&self) -> Result<(), ShimError> {
+        self.threads.faults(|faults| match faults.first() {
+            Some((vcpu, fault)) => Err(ShimError::Fault {
+                vcpu: *vcpu,
+                fault: fault.clone(),
+            }),
+            None => Ok(()),
+        })
+    }
+
+    /// The CPU time that each vCPU's thread has used, on this host.
+    #[must_use]
+    pub fn vcpu_cpu_times(&self) -> Vec<Duration> {
+        self.threads.cpu_times()
+    }
+
+    /// What it printed on this host: the last 64 KiB.
+    #[must_use]
+    pub fn serial_output(&self) -> Vec<u8> {
+        self.devices.serial().output()
+    }
+
+    /// Types on its serial port.
+    pub fn type_in(&self, bytes: &[u8]) {
+        self.devices.serial().type_in(bytes);
+    }
+}
+
+fn spec_without_vcpu(spec: &GuestSpec) -> ShimError {
+    let found = spec.vcpu_count;
+    crate::spec::SpecError::VcpuCount { found }.into()
+}
+
+const fn stage_error(stage: Stage, wanted: &'static str) -> ShimError {
+    ShimError::Stage { stage, wanted }
+}
