@@ -34,16 +34,17 @@
 //!
 //! | source | sees | misses | harvest | rearm | a first write costs |
 //! |---|---|---|---|---|---|
-//! | [`KvmLog`] | the guest's vCPUs | the VMM's own threads, other processes | 10 µs/GiB | 7-8 ms/GiB | 3.0-3.5 µs |
-//! | [`PagemapScan`] | all that writes through one mapping, in user mode or in the kernel | a second mapping of the same memory, `write(2)` to its file | 0.5-0.9 ms/GiB | 11-29 ms/GiB | 1.2-2.3 µs, a vCPU's 4.3-5.4 µs |
-//! | [`VmmWrites`] | what the VMM records | what it forgets to record | a load per 64 pages | an atomic operation per 64 pages | 10 ns to record |
-//! | [`Script`] | what a test plays | | | | |
+//! | [`KvmLog`] | the guest's vCPUs | the VMM's own threads, other processes | 10 µs/GiB | 2-8 ms/GiB | 3.0-3.5 µs |
+//! | [`PagemapScan`] | all that writes through one mapping, in user mode or in the kernel | a second mapping of the same memory, `write(2)` to its file | 0.2-0.9 ms/GiB | 8-29 ms/GiB | 1.2-2.3 µs, a vCPU's 4.3-5.4 µs |
+//! | [`VmmWrites`] | what the VMM records | what it forgets to record | 3 µs/GiB | 40 µs/GiB | 7 ns to record |
+//! | [`Script`] | what a test plays | nothing | | | |
 //!
 //! None of them sees a *discard*: memory given back with `MADV_DONTNEED` or by punching a hole reads
 //! as zeros from then on. Whoever discards records it with [`WriteRecorder::record`].
 //!
-//! The figures are of Linux 6.18 on a virtual machine with two AMD EPYC (family 25) processors,
-//! with KVM's shadow MMU and 4 KiB mappings; take them as proportions.
+//! The figures are of Linux 6.18 on a virtual machine with two AMD EPYC (family 25) processors at
+//! 2.4 GHz, with KVM's shadow MMU, 4 KiB mappings and every page written; take them as proportions.
+//! The example `cost` of this crate measures another host.
 //!
 //! # Example
 //!

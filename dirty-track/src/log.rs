@@ -19,7 +19,7 @@ const WORD_PAGES: usize = u64::BITS as usize;
 ///
 /// # What KVM does, and what is made of it
 ///
-/// A harvest reads KVM's log of each slot, which costs the same however much was written. What it
+/// A harvest reads KVM's log of each slot, which costs 10 µs/GiB however much was written. What it
 /// found stays *pending* here until it is rearmed. A rearm clears KVM's log, whereby KVM protects
 /// the page again, so that the next write to it faults and is logged. KVM clears under a lock of the
 /// whole VM, interrupts vCPUs for each call that cleared something, and with some processors for
@@ -32,7 +32,8 @@ const WORD_PAGES: usize = u64::BITS as usize;
 /// [`LogMode::ReadClears`] protect all memory at once. In the last, reading clears as well, so a
 /// page that is written between harvest and rearm is sent twice.
 ///
-/// The VM lives at least as long as this does. Dropping it while it records turns the log off.
+/// Turning the log off costs 5-17 ms/GiB with 4 KiB pages, and gives the guest its huge mappings
+/// back. The VM lives at least as long as this does. Dropping it while it records turns the log off.
 pub struct KvmLog {
     vm: Vm,
     mode: LogMode,
@@ -124,6 +125,18 @@ impl KvmLog {
     /// it), default [`CLEAR_BLOCK_CHUNKS_DEFAULT`](Self::CLEAR_BLOCK_CHUNKS_DEFAULT). More means
     /// fewer interruptions of the vCPUs, each longer, and more pages that are written between their
     /// clearing and their reading, which are then sent once more than needed.
+    ///
+    /// Measured on the machine of the [crate's page](crate), beside other work, with 256 MiB of
+    /// written 4 KiB pages:
+    ///
+    /// | block | all rearmed in | longest call |
+    /// |---|---|---|
+    /// | 1 (2 MiB) | 0.5-2.7 ms | 0.01-0.2 ms |
+    /// | 8 (16 MiB) | 1.0 ms | 0.07 ms |
+    /// | 32 (64 MiB) | 0.4-0.6 ms | 0.10-0.15 ms |
+    /// | 512 (1 GiB) | 0.4-0.5 ms | 0.4-0.5 ms |
+    ///
+    /// The longest call is how long a vCPU may wait for KVM's lock.
     #[must_use]
     pub fn with_clear_block(mut self, chunks: u16) -> Self {
         let chunks = chunks.clamp(1, Self::CLEAR_BLOCK_CHUNKS_MAX);

@@ -21,7 +21,8 @@ const REGIONS: usize = CHUNK_PAGES as usize / 2;
 /// Only the page tables of *private anonymous* memory tell this: memory that is shared or mapped from
 /// a file may hold bytes that this process never touched. Of such memory every page counts as
 /// populated, and so does everything of which the kernel gives no answer: there may be too many
-/// pages in an answer, never too few. The mappings stay in place for as long as this lives.
+/// pages in an answer, never too few. ([`PagemapScan`](crate::PagemapScan) marks pages that it has
+/// rearmed, which then count as populated where their neighbours are.) The mappings stay in place for as long as this lives.
 pub struct Presence {
     mappings: Vec<Told>,
     pagemap: Option<Pagemap>,
@@ -212,6 +213,48 @@ fn private_anonymous_range(line: &str) -> Option<(u64, u64)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use limosa_pages::{CHUNK_BYTES, PAGE_BYTES, PageIndex, PageSet};
+
+    /// What older kernels tell is a superset of what `PAGEMAP_SCAN` tells.
+    #[test]
+    fn the_entries_name_every_page_that_the_scan_names() {
+        let mut memory = vec![0_u8; 64 * CHUNK_BYTES];
+        let written = [5, 6, 7, 3 * CHUNK_BYTES, 40 * CHUNK_BYTES + 123];
+        written.iter().for_each(|&offset| memory[offset] = 1);
+        let page_bytes = PAGE_BYTES as u64;
+        let host_address = (memory.as_ptr().addr() as u64).next_multiple_of(page_bytes);
+        let count = PageCount::new(memory.len() as u64 / page_bytes - 1);
+        let pages = PageRange::from_start_count(PageIndex::new(77), count).unwrap();
+        let mut presence = Presence::new(vec![Mapping {
+            host_address,
+            pages,
+        }]);
+        let populated = |presence: &Presence| {
+            let mut set = PageSet::new(pages.end());
+            presence.each_run(pages, &mut |run| set.insert_range(run));
+            set
+        };
+        let scanned = populated(&presence);
+        presence.method = Method::Entries;
+        let entries = populated(&presence);
+        assert!(entries.is_superset(&scanned));
+        for offset in written {
+            let address = memory.as_ptr().addr() as u64 + offset as u64;
+            let Some(offset) = address.checked_sub(host_address) else {
+                continue;
+            };
+            let page = PageIndex::new(77 + offset / page_bytes);
+            assert!(scanned.contains(page) && entries.contains(page), "{page}");
+        }
+        assert!(entries.count() < count, "untouched memory is not populated");
+
+        presence.pagemap = None;
+        assert_eq!(
+            populated(&presence).count(),
+            count,
+            "without an answer, all of it is"
+        );
+    }
 
     #[test]
     fn only_private_memory_without_a_file_is_told_by_page_tables() {
