@@ -98,11 +98,13 @@ impl Link {
     ) -> Result<usize, TransportError> {
         let may_idle = received == 0 && start == Start::Front;
         match result {
+            // Linux hands out what had arrived, and a fast peer would be listened to for long.
+            _ if self.is_stopped() => Err(self.fail(TransportFault::Stopped)),
             Ok(0) if may_idle => Err(self.fail(TransportFault::Closed)),
             Ok(0) => Err(self.fail(TransportFault::ClosedMidway { missing_bytes })),
             Ok(bytes) => Ok(bytes),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(0),
-            Err(error) if is_silence(&error) && may_idle && !self.is_stopped() => Ok(0),
+            Err(error) if is_silence(&error) && may_idle => Ok(0),
             Err(error) if is_silence(&error) => Err(self.fail_silent()),
             Err(error) => Err(self.fail_io(error, "receive")),
         }
@@ -120,6 +122,7 @@ impl Link {
     /// What the result of a sending call means: how many bytes went, none to try again.
     pub(crate) fn sent(&self, result: io::Result<usize>) -> Result<usize, TransportError> {
         match result {
+            _ if self.is_stopped() => Err(self.fail(TransportFault::Stopped)),
             Ok(bytes) => Ok(bytes),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(0),
             Err(error) if is_silence(&error) => Err(self.fail_silent()),
@@ -144,8 +147,8 @@ impl AsFd for Link {
 pub struct StopHandle(pub(crate) Arc<Link>);
 
 impl StopHandle {
-    /// Ends the link in both directions, now and for good. Who is blocked on it, on this side,
-    /// returns with [`TransportFault::Stopped`]; the peer sees the link closed or reset. Bytes that
+    /// Ends the link in both directions, now and for good. Who is blocked on it on this side
+    /// returns with [`TransportFault::Stopped`], and so does every later call; the peer sees the link closed or reset. Bytes that
     /// were sent before and are with the kernel still arrive, unless the peer has sent bytes that
     /// were not read.
     pub fn stop(&self) {

@@ -7,7 +7,7 @@
 )]
 
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
@@ -191,12 +191,6 @@ impl Write for Stranger {
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
-}
-
-/// A free TCP address, by asking for one and letting it go.
-pub fn free_address() -> SocketAddr {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap()
 }
 
 /// A small reproducible source of numbers. Source: Vigna, xorshift64*.
