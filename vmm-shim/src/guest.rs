@@ -9,7 +9,7 @@ use limosa_compat::GuestCpu;
 use limosa_dirty::{DirtySource, Union, VmmWrites, WriteRecorder};
 use limosa_pages::MemoryMap;
 use limosa_payload::{GuestProbe, Image};
-use limosa_wire::StateSection;
+use limosa_wire::{Offer, StateSection};
 
 use crate::devices::Devices;
 use crate::error::{ShimError, Stage};
@@ -17,11 +17,11 @@ use crate::host_view::HostView;
 use crate::memory::GuestRam;
 use crate::pages::GuestPages;
 use crate::spec::{Backing, GuestSpec, HugePages};
-use crate::state::{MachineState, msrs};
-use crate::threads::Threads;
+use crate::state::{MachineState, msrs, section_kinds};
+use crate::threads::{RunState, Threads};
 use crate::vcpu::{Vcpu, VcpuCell};
 use crate::vm::{self, Vm, VmError};
-use crate::{boot, cpu, layout};
+use crate::{boot, cpu, layout, offer};
 
 /// The kind of guest, as offers name it.
 pub const KVM_MACHINE: &str = "kvm-x86";
@@ -141,10 +141,23 @@ impl KvmGuest {
         blank.into_guest(cpu, Stage::Arriving)
     }
 
+    /// What a target must judge before the guest may come; streams and encodings are left open.
+    #[must_use]
+    pub fn offer(&self) -> Offer {
+        let map = self.pages.ram().map();
+        offer::offer(KVM_MACHINE, &self.cpu, map, section_kinds())
+    }
+
     /// Where the guest is in its life.
     #[must_use]
     pub const fn stage(&self) -> Stage {
         self.stage
+    }
+
+    /// What its threads are doing.
+    #[must_use]
+    pub fn run_state(&self) -> RunState {
+        self.threads.state()
     }
 
     /// The processor that it was promised.

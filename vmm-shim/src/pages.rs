@@ -26,7 +26,8 @@ impl GuestPages {
     }
 
     /// The memory itself.
-    pub(crate) const fn ram(&self) -> &Arc<GuestRam> {
+    #[must_use]
+    pub const fn ram(&self) -> &Arc<GuestRam> {
         &self.ram
     }
 

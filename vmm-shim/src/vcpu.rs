@@ -51,6 +51,12 @@ pub enum VcpuFault {
         /// Which.
         exit: String,
     },
+    /// A thread of a process guest touched an address where no memory is.
+    #[error("no memory at {address:#x}")]
+    NoMemory {
+        /// Where.
+        address: u64,
+    },
     /// `KVM_RUN` failed.
     #[error("KVM_RUN: {}", io::Error::from_raw_os_error(*errno))]
     Run {

@@ -5,6 +5,8 @@ pub(crate) mod clock;
 mod codec;
 mod error;
 pub(crate) mod msrs;
+#[cfg(test)]
+mod tests;
 mod vcpu;
 
 use kvm_bindings::{kvm_irqchip, kvm_pit_state2};

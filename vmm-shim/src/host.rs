@@ -1,0 +1,138 @@
+//! Hosts that take guests in: what they may be asked for, and the empty guests that they make.
+
+use kvm_ioctls::Kvm;
+use limosa_compat::HostCpu;
+use limosa_wire::{Offer, STREAMS_MAX};
+
+use crate::cpu;
+use crate::error::ShimError;
+use crate::guest::{KVM_MACHINE, KvmGuest};
+use crate::offer;
+use crate::process::{self, PROCESS_MACHINE, ProcessGuest};
+use crate::spec::{Backing, GUEST_BYTES_MAX, HugePages, VCPU_COUNT_MAX};
+use crate::state::section_kinds;
+use crate::vm;
+
+/// What a host gives the guests that it takes in.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct HostSpec {
+    /// Largest guest memory in bytes. Default [`GUEST_BYTES_MAX`]; what is really there is looked
+    /// up when a guest comes.
+    pub memory_bytes_max: u64,
+    /// Most vCPUs of a guest. Default [`VCPU_COUNT_MAX`].
+    pub vcpu_count_max: u16,
+    /// Most page streams, 1 to 64. Default 64.
+    pub stream_count_max: u16,
+    /// Where guests' memory comes from.
+    pub backing: Backing,
+    /// How the host sizes the pages behind it.
+    pub huge_pages: HugePages,
+}
+
+impl Default for HostSpec {
+    fn default() -> Self {
+        Self {
+            memory_bytes_max: GUEST_BYTES_MAX,
+            vcpu_count_max: VCPU_COUNT_MAX,
+            stream_count_max: STREAMS_MAX,
+            backing: Backing::default(),
+            huge_pages: HugePages::default(),
+        }
+    }
+}
+
+/// A host with KVM.
+#[derive(Debug)]
+pub struct KvmHost {
+    spec: HostSpec,
+    cpu: HostCpu,
+    // Open as long as the host takes guests in: so is the module.
+    _kvm: Kvm,
+}
+
+impl KvmHost {
+    /// Asks this host's KVM what it can give guests, which takes some milliseconds.
+    ///
+    /// # Errors
+    /// [`ShimError::Vm`] where there is no KVM, with what to do; [`ShimError::Cpu`].
+    pub fn new(spec: HostSpec) -> Result<Self, ShimError> {
+        let kvm = vm::open_kvm()?;
+        Ok(Self {
+            spec,
+            cpu: cpu::host_cpu(&kvm)?,
+            _kvm: kvm,
+        })
+    }
+
+    /// What guests may be asked for.
+    #[must_use]
+    pub const fn spec(&self) -> &HostSpec {
+        &self.spec
+    }
+
+    /// The processor that guests may have.
+    #[must_use]
+    pub const fn cpu(&self) -> &HostCpu {
+        &self.cpu
+    }
+
+    /// Makes an empty guest for an offer: machine, vCPUs and unpopulated memory.
+    ///
+    /// # Errors
+    /// [`ShimError::Offer`] for an offer that no guest here can be made of, and what the host
+    /// refuses.
+    pub fn prepare(&mut self, offer: &Offer) -> Result<KvmGuest, ShimError> {
+        let cpu = offer::accept(offer, KVM_MACHINE, &section_kinds())?;
+        let HostSpec {
+            backing,
+            huge_pages,
+            ..
+        } = self.spec;
+        KvmGuest::arriving(offer.map.clone(), cpu, backing, huge_pages)
+    }
+}
+
+/// A host for process guests: any.
+#[derive(Debug)]
+pub struct ProcessHost {
+    spec: HostSpec,
+    cpu: HostCpu,
+}
+
+impl ProcessHost {
+    /// Needs nothing of this host but memory.
+    ///
+    /// # Errors
+    /// None on any host known.
+    pub fn new(spec: HostSpec) -> Result<Self, ShimError> {
+        let cpu = process::nominal_host()?;
+        Ok(Self { spec, cpu })
+    }
+
+    /// What guests may be asked for.
+    #[must_use]
+    pub const fn spec(&self) -> &HostSpec {
+        &self.spec
+    }
+
+    /// The processor that guests may have: one in name only.
+    #[must_use]
+    pub const fn cpu(&self) -> &HostCpu {
+        &self.cpu
+    }
+
+    /// Makes an empty guest for an offer: threads without a task, and unpopulated memory.
+    ///
+    /// # Errors
+    /// As [`KvmHost::prepare`].
+    pub fn prepare(&mut self, offer: &Offer) -> Result<ProcessGuest, ShimError> {
+        let kinds = process::process_section_kinds();
+        let cpu = offer::accept(offer, PROCESS_MACHINE, &kinds)?;
+        let HostSpec {
+            backing,
+            huge_pages,
+            ..
+        } = self.spec;
+        ProcessGuest::arriving(offer.map.clone(), cpu, backing, huge_pages)
+    }
+}

@@ -1,0 +1,95 @@
+//! A guest moves from one machine to the next on the same host, many times: memory is copied, the old
+//! copy is poisoned, and the guest finds every byte and every write of its own.
+
+use std::time::{Duration, Instant};
+
+use limosa_payload::protocol::{Fill, Pattern, Probe};
+use limosa_shim::{GuestSpec, KvmGuest, Workload};
+
+mod common;
+
+const LONG: Duration = Duration::from_secs(60);
+
+fn hop_many(spec: &GuestSpec, hops: u32) {
+    let mut guest = KvmGuest::boot(spec).expect("boot");
+    guest.wait_ready(LONG).expect("ready");
+    let (mut export, mut restore) = (Vec::new(), Vec::new());
+    for hop in 1..=hops {
+        std::thread::sleep(Duration::from_millis(3));
+        let mut next = common::arriving(&guest);
+        guest.pause().expect("pause");
+        let digest = guest.memory_digest().expect("digest");
+        let begun = Instant::now();
+        let sections = guest.export_state().expect("export");
+        export.push(begun.elapsed());
+        common::copy_memory(&guest, &next);
+        assert_eq!(next.memory_digest().expect("digest"), digest);
+        common::poison(&guest);
+        guest.release().expect("release");
+        drop(guest);
+        let begun = Instant::now();
+        next.restore_state(sections).expect("restore");
+        restore.push(begun.elapsed());
+        next.resume().expect("resume");
+        guest = next;
+        if hop % 10 == 0 {
+            let report = guest.check(LONG).expect("check");
+            assert!(report.intact(), "hop {hop}: {report:?}");
+        }
+    }
+    for vcpu in guest.stats().expect("stats") {
+        assert_eq!(
+            vcpu.downtimes.len() as u32,
+            hops,
+            "each switchover was noticed"
+        );
+        assert_eq!(vcpu.steps_back, 0, "time went backwards");
+        let known = |(_, gap): &(u64, Duration)| *gap < Duration::from_secs(5);
+        assert!(vcpu.downtimes.iter().all(known), "{:?}", vcpu.downtimes);
+    }
+    export.sort_unstable();
+    restore.sort_unstable();
+    let middle = hops as usize / 2;
+    println!(
+        "{} vCPUs, {hops} hops: export p50 {:?}, restore p50 {:?}",
+        spec.vcpu_count, export[middle], restore[middle]
+    );
+}
+
+#[test]
+fn one_vcpu_survives_forty_hops() {
+    if common::no_kvm() {
+        return;
+    }
+    let mut spec = GuestSpec::new(48 << 20);
+    spec.workload.fill = Fill::Mixed;
+    spec.workload.working_set_bytes = 8 << 20;
+    spec.workload.dirty_pages_per_second = 50_000;
+    hop_many(&spec, 40);
+}
+
+#[test]
+fn two_vcpus_survive_thirty_hops() {
+    if common::no_kvm() {
+        return;
+    }
+    let mut spec = GuestSpec::new(48 << 20);
+    spec.vcpu_count = 2;
+    spec.workload.working_set_bytes = 8 << 20;
+    spec.workload.dirty_pages_per_second = 50_000;
+    spec.workload.pattern = Pattern::HotCold;
+    hop_many(&spec, 30);
+}
+
+#[test]
+fn a_sleeping_guest_keeps_its_timer() {
+    if common::no_kvm() {
+        return;
+    }
+    let mut spec = GuestSpec::new(48 << 20);
+    spec.vcpu_count = 2;
+    spec.workload.probe = Probe::Sleep;
+    spec.workload.working_set_bytes = 4 << 20;
+    spec.workload.dirty_pages_per_second = 5_000;
+    hop_many(&spec, 10);
+}
