@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use common::guest::{Guest, Task};
 use common::memory::HostMemory;
 use common::writer::{Control, Seed};
-use limosa_dirty::{DirtySource, KvmLog, LogMode, PagemapScan, VmmWrites, WriteRecorder};
+use limosa_dirty::{DirtySource, KvmLog, LogMode, PagemapScan, Presence, VmmWrites, WriteRecorder};
 use limosa_pages::{MemoryMap, PageIndex, PageRange, PageSet};
 
 /// Pages that the guest's program, its tables and its control block take.
@@ -72,6 +72,7 @@ fn main() {
     control.end();
     thread.join().expect("the guest's thread");
     measure_recording(&map);
+    measure_presence(&Presence::new(vec![memory.mapping(all)]), all);
 }
 
 /// What one source costs, with a guest that dirties its memory before each harvest.
@@ -145,4 +146,18 @@ fn measure_recording(map: &MemoryMap) {
     let harvest = since.elapsed();
     let (rearm, _) = rearm_all(&source, &dirty);
     println!("vmm-writes: {each:.1} ns to record a page, harvest {harvest:.1?}, rearm {rearm:.1?}");
+}
+
+/// What it costs to ask for the populated pages, chunk by chunk as a migration does.
+fn measure_presence(presence: &Presence, pages: PageRange) {
+    let ask = || {
+        let since = Instant::now();
+        let count: u32 = pages
+            .chunks()
+            .map(|(chunk, _)| presence.chunk(chunk).count())
+            .sum();
+        (since.elapsed(), count)
+    };
+    let (elapsed, count) = (0..REPEATS).map(|_| ask()).min().unwrap_or_default();
+    println!("presence: {count} pages populated, {elapsed:.1?}");
 }

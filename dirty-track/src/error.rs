@@ -1,4 +1,5 @@
-//! What can fail when writes are recorded, and why a mechanism is not to be had. It decides nothing.
+//! What can fail when writes are recorded, and why a mechanism is not to be had. It decides
+//! nothing.
 
 use std::io;
 

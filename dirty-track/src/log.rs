@@ -21,9 +21,9 @@ const WORD_PAGES: usize = u64::BITS as usize;
 ///
 /// A harvest reads KVM's log of each slot, which costs 10 µs/GiB however much was written. What it
 /// found stays *pending* here until it is rearmed. A rearm clears KVM's log, whereby KVM protects
-/// the page again, so that the next write to it faults and is logged. KVM clears under a lock of the
-/// whole VM, interrupts vCPUs for each call that cleared something, and with some processors for
-/// each call: hence the first rearm within a [block](Self::with_clear_block) clears the last
+/// the page again, so that the next write to it faults and is logged. KVM clears under a lock of
+/// the whole VM, interrupts vCPUs for each call that cleared something, and with some processors
+/// for each call: hence the first rearm within a [block](Self::with_clear_block) clears the last
 /// harvest's pages of the whole block. Early clearing is as right as timely clearing, since the
 /// other pages of the block are still pending.
 ///
@@ -33,7 +33,8 @@ const WORD_PAGES: usize = u64::BITS as usize;
 /// page that is written between harvest and rearm is sent twice.
 ///
 /// Turning the log off costs 5-17 ms/GiB with 4 KiB pages, and gives the guest its huge mappings
-/// back. The VM lives at least as long as this does. Dropping it while it records turns the log off.
+/// back. The VM lives at least as long as this does. Dropping it while it records turns the log
+/// off.
 pub struct KvmLog {
     vm: Vm,
     mode: LogMode,
@@ -131,8 +132,8 @@ impl KvmLog {
     ///
     /// | block | all rearmed in | longest call |
     /// |---|---|---|
-    /// | 1 (2 MiB) | 0.5-2.7 ms | 0.01-0.2 ms |
-    /// | 8 (16 MiB) | 1.0 ms | 0.07 ms |
+    /// | 1 (2 MiB) | 0.5-4.9 ms | 0.01-0.2 ms |
+    /// | 8 (16 MiB) | 0.5-1.0 ms | 0.07 ms |
     /// | 32 (64 MiB) | 0.4-0.6 ms | 0.10-0.15 ms |
     /// | 512 (1 GiB) | 0.4-0.5 ms | 0.4-0.5 ms |
     ///

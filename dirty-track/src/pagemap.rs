@@ -1,6 +1,6 @@
-//! Writes to memory of this process, by the kernel's page tables: userfaultfd protects pages without
-//! a handler, and `PAGEMAP_SCAN` tells which protection was lifted. For guests without KVM, and for
-//! hosts whose KVM has no log.
+//! Writes to memory of this process, by the kernel's page tables: userfaultfd protects pages
+//! without a handler, and `PAGEMAP_SCAN` tells which protection was lifted. For guests without KVM,
+//! and for hosts whose KVM has no log.
 
 use limosa_pages::{ChunkIndex, ChunkPages, PAGE_BYTES, PageCount, PageIndex, PageRange, PageSet};
 
@@ -60,11 +60,11 @@ const REARM_REGIONS: usize = 256;
 /// `write(2)` to a file that is mapped. The mappings stay in place from start to stop, and no other
 /// userfaultfd watches them meanwhile. Needs Linux 6.7, and no privilege.
 ///
-/// Starting costs under 0.1 ms: what was never protected counts as written, and a page is protected when
-/// it is rearmed for the first time. A rearm protects every written page of the chunk and reports
-/// those it was not asked for. Huge pages of anonymous memory are reported whole until the first
-/// write after a rearm splits them; those of hugetlbfs are always reported whole, and a chunk must
-/// not end within one. Stopping takes all protection away again, at 55-120 ms/GiB.
+/// Starting costs under 0.1 ms: what was never protected counts as written, and a page is protected
+/// when it is rearmed for the first time. A rearm protects every written page of the chunk and
+/// reports those it was not asked for. Huge pages of anonymous memory are reported whole until the
+/// first write after a rearm splits them; those of hugetlbfs are always reported whole, and a chunk
+/// must not end within one. Stopping takes all protection away again, at 55-120 ms/GiB.
 pub struct PagemapScan {
     mappings: Vec<Mapping>,
     /// Reported by no write, but because recording began; until it is rearmed.

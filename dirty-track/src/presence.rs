@@ -14,15 +14,19 @@ const REGIONS: usize = CHUNK_PAGES as usize / 2;
 
 /// Tells the populated pages of a guest, from many threads at once.
 ///
-/// A page that is not populated was never written, or was given back, and reads as zeros. The answer
-/// is of the moment: in a migration, ask after the chunk was [rearmed](crate::DirtySource::rearm),
-/// so that a write which comes later is recorded.
+/// A page that is not populated was never written, or was given back, and reads as zeros. The
+/// answer is of the moment: in a migration, ask after the chunk was
+/// [rearmed](crate::DirtySource::rearm), so that a write which comes later is recorded.
 ///
-/// Only the page tables of *private anonymous* memory tell this: memory that is shared or mapped from
-/// a file may hold bytes that this process never touched. Of such memory every page counts as
+/// Only the page tables of *private anonymous* memory tell this: memory that is shared or mapped
+/// from a file may hold bytes that this process never touched. Of such memory every page counts as
 /// populated, and so does everything of which the kernel gives no answer: there may be too many
 /// pages in an answer, never too few. ([`PagemapScan`](crate::PagemapScan) marks pages that it has
-/// rearmed, which then count as populated where their neighbours are.) The mappings stay in place for as long as this lives.
+/// rearmed, which then count as populated where their neighbours are.) The mappings stay in place
+/// for as long as this lives.
+///
+/// Asking chunk by chunk costs 1.3 ms/GiB of populated 4 KiB pages, on the machine of the
+/// [crate's page](crate).
 pub struct Presence {
     mappings: Vec<Told>,
     pagemap: Option<Pagemap>,
@@ -77,8 +81,8 @@ impl Presence {
         pages
     }
 
-    /// Hands the populated ones of `pages` to `each`, in runs. Pages in none of the mappings are not
-    /// among them.
+    /// Hands the populated ones of `pages` to `each`, in runs. Pages in none of the mappings are
+    /// not among them.
     pub fn each_run(&self, pages: PageRange, each: &mut dyn FnMut(PageRange)) {
         for told in &self.mappings {
             let part = pages.intersect(told.mapping.pages);

@@ -174,11 +174,12 @@ pub(crate) fn open_pagemap_scan() -> Result<(AsyncWriteProtection, Pagemap), Una
         OpenError::Call(error) => Unavailable::NoCall {
             call: "userfaultfd",
             error,
-            remedy: "build the kernel with CONFIG_USERFAULTFD, allow the call in the seccomp filter",
+            remedy: "needs CONFIG_USERFAULTFD, and a seccomp filter that allows the call",
         },
-        OpenError::Feature => {
-            Unavailable::NoFeature { feature: "UFFD_FEATURE_WP_ASYNC", since: "6.7" }
-        }
+        OpenError::Feature => Unavailable::NoFeature {
+            feature: "UFFD_FEATURE_WP_ASYNC",
+            since: "6.7",
+        },
     })?;
     Ok((protection, Pagemap::open_scanning()?))
 }

@@ -25,8 +25,8 @@ impl Script {
     }
 
     /// A script whose *n*-th harvest after the one that reports everything finds the pages of
-    /// `rounds[n]` written. After the last of them nothing is written, and a second start goes on in
-    /// the list where the first one stopped.
+    /// `rounds[n]` written. After the last of them nothing is written, and a second start goes on
+    /// in the list where the first one stopped.
     pub fn with_rounds(map: &MemoryMap, rounds: Vec<PageSet>) -> Self {
         Self {
             writes: VmmWrites::new(WriteRecorder::new(map)),

@@ -1,5 +1,5 @@
-//! Several sources as one, for a guest whose memory has several kinds of writers. It records nothing
-//! itself.
+//! Several sources as one, for a guest whose memory has several kinds of writers. It records
+//! nothing itself.
 
 use limosa_pages::{ChunkIndex, ChunkPages, PageCount, PageSet};
 

@@ -1,5 +1,5 @@
-//! The VMM's own writes to guest memory, which no kernel log of the guest's writes contains. It does
-//! not find them: whoever writes records it.
+//! The VMM's own writes to guest memory, which no kernel log of the guest's writes contains. It
+//! does not find them: whoever writes records it.
 
 use std::sync::Arc;
 
@@ -31,9 +31,9 @@ impl WriteRecorder {
 
     /// Records that the bytes of `pages` were changed.
     ///
-    /// To be called **after** the bytes were written, and before whoever waits for the write is told
-    /// of it. The other way round the record could be harvested and cleared and the page be read
-    /// while the write is still to come. A device that is paused has recorded all its writes.
+    /// To be called **after** the bytes were written, and before whoever waits for the write is
+    /// told of it. The other way round the record could be harvested and cleared and the page be
+    /// read while the write is still to come. A device that is paused has recorded all its writes.
     ///
     /// Always allowed, migration or not, and never waits: one atomic operation per 64 pages. Pages
     /// beyond the memory map are ignored.

@@ -153,8 +153,8 @@ fn starts_over_while_recording(world: &mut World) {
     );
 }
 
-/// Writers run, rounds run beside them, and every now and then the writers pause: then one more round
-/// must make the copy equal to the memory.
+/// Writers run, rounds run beside them, and every now and then the writers pause: then one more
+/// round must make the copy equal to the memory.
 fn loses_nothing_under_load(world: &mut World) {
     world.source.start().unwrap();
     let (mut pause_count, mut round_count) = (0, 0);

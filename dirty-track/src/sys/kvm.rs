@@ -17,8 +17,8 @@ pub struct Slot {
 }
 
 impl Slot {
-    /// Slot `id` (its low 16 bits the slot, the high ones the address space), which maps the guest's
-    /// `pages` to the memory at `host_address` of this process.
+    /// Slot `id` (its low 16 bits the slot, the high ones the address space), which maps the
+    /// guest's `pages` to the memory at `host_address` of this process.
     ///
     /// Read-only slots and slots with a `guest_memfd` are not to be watched: the guest cannot write
     /// the first kind, and KVM keeps no log of the second.
@@ -165,8 +165,8 @@ impl Vm {
         };
         const KVM_GET_DIRTY_LOG: u64 = request::<DirtyLog>(Direction::Write, KVMIO, 0x42);
         // SAFETY: the argument is of the request's type. KVM writes one bit per page of the slot,
-        // rounded up to words, and `bits` holds as many words: the slot's size was promised when the
-        // `Slot` was made.
+        // rounded up to words, and `bits` holds as many words: the slot's size was promised when
+        // the `Slot` was made.
         unsafe { ioctl(self.0.as_fd(), KVM_GET_DIRTY_LOG, &mut argument) }.map(drop)
     }
 

@@ -126,9 +126,9 @@ impl Pagemap {
             .map(drop)
     }
 
-    /// Asks about the addresses `start..end`, and hands each region of the answer to `each`; `buffer`
-    /// holds the regions of one call. Returns where the kernel got no further, which is `end` unless
-    /// it would have to protect a part of a huge page.
+    /// Asks about the addresses `start..end`, and hands each region of the answer to `each`;
+    /// `buffer` holds the regions of one call. Returns where the kernel got no further, which is
+    /// `end` unless it would have to protect a part of a huge page.
     pub(crate) fn scan(
         &self,
         query: Query,
@@ -155,8 +155,8 @@ impl Pagemap {
             };
             query.fill(&mut argument);
             const PAGEMAP_SCAN: u64 = request::<ScanArgument>(Direction::Both, b'f', 16);
-            // SAFETY: the argument is of the request's type, and the kernel writes at most `vec_len`
-            // regions to `vec`, which is what `buffer` holds.
+            // SAFETY: the argument is of the request's type, and the kernel writes at most
+            // `vec_len` regions to `vec`, which is what `buffer` holds.
             let count = unsafe { ioctl(self.0.as_fd(), PAGEMAP_SCAN, &mut argument) }?;
             buffer.iter().take(count).copied().for_each(&mut *each);
             if argument.walk_end <= cursor {

@@ -1,5 +1,5 @@
-//! userfaultfd in the one mode that needs no handler: the kernel itself lifts a write protection and
-//! remembers that it did. What was written is read from `pagemap.rs`.
+//! userfaultfd in the one mode that needs no handler: the kernel itself lifts a write protection
+//! and remembers that it did. What was written is read from `pagemap.rs`.
 
 use std::io;
 use std::os::fd::{AsFd, FromRawFd, OwnedFd};

@@ -155,7 +155,8 @@ impl Guest {
                 memory_size: slot.pages().count().bytes(),
                 userspace_addr: self.host_address + address,
             };
-            // SAFETY: the memory outlives the vCPU (its thread keeps it), and is accessed as atomics.
+            // SAFETY: the memory outlives the vCPU (its thread keeps it), and is accessed as
+            // atomics.
             unsafe { self.vm.set_user_memory_region(region) }.expect("a memory slot");
         }
     }

@@ -1,5 +1,5 @@
-//! Worlds for the conformance tests: memory, writers that can be paused, and the source that watches
-//! them. What is demanded of a source is said in the tests.
+//! Worlds for the conformance tests: memory, writers that can be paused, and the source that
+//! watches them. What is demanded of a source is said in the tests.
 
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
@@ -17,8 +17,8 @@ use limosa_pages::{MemoryMap, PageIndex, PageRange, PageSet};
 use memory::HostMemory;
 use writer::{Control, DATA, DATA_MASK, Seed, write_until_told};
 
-/// Two regions with a hole between them, at starts that suit no unit of any source: the first is the
-/// writers' control and the guest's program, the second holds the data and pages never written.
+/// Two regions with a hole between them, at starts that suit no unit of any source: the first is
+/// the writers' control and the guest's program, the second holds the data and pages never written.
 pub(crate) fn map() -> MemoryMap {
     let pages = |start, end| PageRange::new(PageIndex::new(start), PageIndex::new(end)).unwrap();
     MemoryMap::new(vec![pages(0, 0x333), pages(0x401, 0xd55)]).unwrap()

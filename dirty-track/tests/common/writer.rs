@@ -1,5 +1,5 @@
-//! What every writer does, and how it is told to pause: the same program for a thread and for a vCPU
-//! (`guest.rs`). It does not record its writes.
+//! What every writer does, and how it is told to pause: the same program for a thread and for a
+//! vCPU (`guest.rs`). It does not record its writes.
 
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
