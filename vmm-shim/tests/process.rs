@@ -13,7 +13,7 @@ fn copy_memory(from: &ProcessGuest, to: &ProcessGuest) {
         let source = from.pages().ram().slice(*pages).expect("source");
         let target = to.pages().ram().slice(*pages).expect("target");
         source.copy_to_volatile_slice(target);
-        let poison = vec![0xaa; source.len()];
+        let poison = vec![0xaa_u8; source.len()];
         source.copy_from(&poison);
     }
 }
@@ -99,7 +99,7 @@ fn all_its_writes_are_harvested() {
         println!("SKIPPED: {error}");
         return;
     }
-    let mut mirror = vec![0; 40 << 20];
+    let mut mirror = vec![0_u8; 40 << 20];
     for round in 0..5 {
         // The last round is of a guest that stands still: then the mirror is the truth.
         if round == 4 {
@@ -121,7 +121,7 @@ fn all_its_writes_are_harvested() {
         std::thread::sleep(Duration::from_millis(5));
     }
     let memory = guest.pages().ram().bytes(0, 40 << 20).expect("memory");
-    let mut truth = vec![0; 40 << 20];
+    let mut truth = vec![0_u8; 40 << 20];
     memory.copy_to(&mut truth);
     let differs = truth
         .chunks(4096)

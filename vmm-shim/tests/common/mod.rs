@@ -47,7 +47,7 @@ pub(crate) fn copy_memory(from: &KvmGuest, to: &KvmGuest) {
 pub(crate) fn poison(guest: &KvmGuest) {
     for pages in guest.pages().ram().map().regions() {
         let memory = guest.pages().ram().slice(*pages).expect("memory");
-        let poison = vec![0xaa; memory.len()];
+        let poison = vec![0xaa_u8; memory.len()];
         memory.copy_from(&poison);
     }
 }
