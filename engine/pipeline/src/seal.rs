@@ -22,7 +22,8 @@ impl Sealer {
         Self {
             migration_id,
             stream,
-            sequence: 0,
+            // Frame 0 is the `Bind`: `bind` makes it, unless whoever opened the link has.
+            sequence: 1,
         }
     }
 

@@ -234,14 +234,15 @@ impl Source {
 
     /// Ends the session. Before the hand-over the guest stays here; after it nobody knows.
     pub(crate) fn fail(&mut self, error: SessionError, now: Timestamp) {
+        // The guest goes on before anything else: a word to a peer that hangs may take its time.
+        if self.hold.may_run() && self.paused {
+            self.act(Action::ResumeGuest);
+        }
         if let Some(reason) = error.abort_reason() {
             let text = alloc::string::ToString::to_string(&error);
             self.send(Message::Abort(Abort { reason, text }), now);
         }
         if self.hold.may_run() {
-            if self.paused {
-                self.act(Action::ResumeGuest);
-            }
             self.finish(Outcome::Failed(error));
         } else {
             self.finish(Outcome::InTransit(error));

@@ -68,6 +68,13 @@ impl ControlWriter {
     pub fn send(&mut self, message: &[u8]) -> Result<(), TransportError> {
         self.link.send_all(message)
     }
+
+    /// Says that nothing more will be sent. What was sent still arrives, and the peer's reader then
+    /// sees the link closed; this side can go on reading until the peer does the same.
+    pub fn finish(&mut self) {
+        // A link that has ended already is as finished as can be.
+        let _ = self.link.socket.shutdown(std::net::Shutdown::Write);
+    }
 }
 
 /// Receives control messages.

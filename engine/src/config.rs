@@ -1,0 +1,33 @@
+//! What may be set about a migration, grouped by the room that it concerns.
+
+use std::time::Duration;
+
+use limosa_pipeline::Codec;
+use limosa_session::SessionConfig;
+use limosa_transport::LinkConfig;
+
+/// Everything that may be set about a migration. [`Default`] suits a data centre and loopback.
+#[derive(Debug, Clone, Default)]
+pub struct MigrationConfig {
+    /// Budgets, time-outs and policies: see [`SessionConfig`].
+    ///
+    /// `stream_count` and `encodings` in it are what this side proposes.
+    pub session: SessionConfig,
+    /// Sockets: see [`LinkConfig`].
+    pub link: LinkConfig,
+    /// Source only: how pages are encoded. Default [`Codec::None`].
+    pub codec: Codec,
+    /// Payload of one frame, in bytes; `None` takes the pipeline's default.
+    ///
+    /// 64 KiB to 1 MiB in whole pages; other values are brought into the range.
+    pub frame_payload_bytes: Option<usize>,
+}
+
+/// How often progress is told to the observer.
+pub(crate) const PROGRESS_EVERY: Duration = Duration::from_millis(100);
+
+/// What this engine calls itself in a hello.
+pub(crate) const AGENT: &str = concat!("limosa/", env!("CARGO_PKG_VERSION"));
+
+/// How quickly a request to cancel is noticed.
+pub(crate) const CANCEL_CHECK: Duration = Duration::from_millis(50);

@@ -1,0 +1,86 @@
+//! Why a migration did not end as asked: at which stage, whose fault, and who has the guest.
+
+use limosa_dirty::HarvestError;
+use limosa_pipeline::{LandError, MemoryError};
+use limosa_session::{Custody, FaultKind, LocalFault, SessionError, Stage};
+use limosa_transport::{TransportError, TransportFault};
+use limosa_wire::Reason;
+
+use crate::guest::GuestError;
+
+/// A migration that did not complete.
+///
+/// `custody` is what an operator asks first: with [`Custody::Source`] the guest runs on the source as
+/// if nothing had happened; with [`Custody::InTransit`] it stands still on the source and may or may
+/// not run on the target, and the operator must find out before anything else.
+#[derive(Debug, thiserror::Error)]
+#[error("{cause} (at stage {stage})")]
+pub struct MigrationError {
+    /// How far the session was.
+    pub stage: Stage,
+    /// Who may run the guest.
+    pub custody: Custody,
+    /// What happened.
+    #[source]
+    pub cause: Cause,
+}
+
+/// What happened. The variant says whose fault it was.
+#[derive(Debug, thiserror::Error)]
+pub enum Cause {
+    /// The peer, or the session with it: refused, misbehaved, failed, fell silent, or was cancelled.
+    #[error(transparent)]
+    Session(#[from] SessionError),
+    /// The network, or a socket of this host.
+    #[error(transparent)]
+    Transport(#[from] TransportError),
+    /// The kernel's record of writes.
+    #[error("writes to guest memory can't be followed: {0}")]
+    Kernel(#[from] HarvestError),
+    /// This host's guest.
+    #[error("the guest: {0}")]
+    Guest(#[from] GuestError),
+    /// This host's guest memory.
+    #[error("guest memory: {0}")]
+    Memory(#[from] MemoryError),
+    /// What arrived can't be placed.
+    #[error("what arrived can't be placed: {0}")]
+    Landing(#[from] LandError),
+    /// This host has no threads left, or one of the engine's ended by itself.
+    #[error("this host: {0}")]
+    Host(String),
+}
+
+impl Cause {
+    pub(crate) fn refused(reasons: Vec<Reason>) -> Self {
+        Self::Session(SessionError::PeerIncompatible(reasons))
+    }
+
+    /// The same as the session and the peer are told.
+    pub(crate) fn fault(&self) -> LocalFault {
+        let kind = match self {
+            Self::Session(_) | Self::Transport(_) => FaultKind::Transport,
+            Self::Kernel(_) => FaultKind::Kernel,
+            Self::Guest(_) => FaultKind::Guest,
+            Self::Memory(_) | Self::Landing(_) => FaultKind::Memory,
+            Self::Host(_) => FaultKind::Capacity,
+        };
+        LocalFault { kind, text: self.to_string() }
+    }
+
+    /// Did the target say no before anything moved?
+    #[must_use]
+    pub fn is_refusal(&self) -> bool {
+        matches!(self, Self::Session(SessionError::PeerIncompatible(_)))
+    }
+
+    /// Did an operator wish it?
+    #[must_use]
+    pub fn is_cancelled(&self) -> bool {
+        match self {
+            Self::Session(SessionError::Cancelled) => true,
+            Self::Transport(error) => matches!(error.fault, TransportFault::Cancelled),
+            _ => false,
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! What a finished migration measured.
+
+use std::time::Duration;
+
+use limosa_wire::{EncodingCounts, Round, RoundKind};
+
+/// One round as the source saw it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RoundFigures {
+    /// Its number; 0 sends everything.
+    pub round: Round,
+    /// Whether the guest ran meanwhile.
+    pub kind: RoundKind,
+    /// Pages dealt with, by encoding.
+    pub pages: EncodingCounts,
+    /// Bytes given to the page streams: headers, tables and payloads.
+    pub wire_bytes: u64,
+    /// From its start until every stream had taken its last byte.
+    pub elapsed: Duration,
+}
+
+/// The pause, step by step, on the source's clock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct SwitchoverFigures {
+    /// From the request to pause until every vCPU stood still.
+    pub pause: Duration,
+    /// Taking the last dirty pages.
+    pub harvest: Duration,
+    /// Exporting the guest's state; beside the last round.
+    pub export: Duration,
+    /// Sending the last pages; beside the export.
+    pub last_round: Duration,
+    /// From there until the target said that everything is in place.
+    pub prepare: Duration,
+    /// From the hand-over until the source knew that the guest runs on the target.
+    pub hand_over: Duration,
+    /// All of it: from the request to pause until the source knew that the guest runs on the target.
+    pub total: Duration,
+}
+
+/// A migration that has completed, as the source saw it; partly filled when it has not.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SourceReport {
+    /// From the connect until the end.
+    pub elapsed: Duration,
+    /// The pause.
+    pub switchover: SwitchoverFigures,
+    /// Each round.
+    pub rounds: Vec<RoundFigures>,
+    /// Streams in use.
+    pub stream_count: u16,
+    /// Buffers, bitmaps and work lists held beyond guest memory, at most, in bytes.
+    pub overhead_bytes: u64,
+    /// How page streams reached the kernel, and why so.
+    pub io: String,
+    /// How writes were followed.
+    pub tracking: String,
+}
+
+impl SourceReport {
+    /// Pages of all rounds, by encoding.
+    #[must_use]
+    pub fn pages(&self) -> EncodingCounts {
+        self.rounds.iter().fold(EncodingCounts::default(), |sum, round| EncodingCounts {
+            absent: sum.absent + round.pages.absent,
+            zero: sum.zero + round.pages.zero,
+            raw: sum.raw + round.pages.raw,
+            lz4: sum.lz4 + round.pages.lz4,
+        })
+    }
+
+    /// Bytes of all rounds on the page streams.
+    #[must_use]
+    pub fn wire_bytes(&self) -> u64 {
+        self.rounds.iter().map(|round| round.wire_bytes).sum()
+    }
+}
+
+/// A migration that has completed, as the target saw it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TargetReport {
+    /// From the accepted connection until the guest ran.
+    pub elapsed: Duration,
+    /// Streams in use.
+    pub stream_count: u16,
+    /// Buffers and ledgers held beyond guest memory, at most, in bytes.
+    pub overhead_bytes: u64,
+    /// How page streams reached the kernel, and why so.
+    pub io: String,
+}

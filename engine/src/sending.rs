@@ -1,0 +1,262 @@
+//! The source's page streams: one thread each, from the guest's memory to the socket.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::thread::JoinHandle;
+
+use crossbeam_channel::{Receiver, Sender, unbounded};
+use limosa_dirty::{DirtySource, HarvestError};
+use limosa_pages::{ChunkIndex, ChunkPages, PAGE_BYTES};
+use limosa_pipeline::{
+    BufferPool, ChunkWork, Corridor, FrameBuf, GuestMemory, PackConfig, PackError, StreamReport,
+};
+use limosa_transport::{FrameBytes, PageLink, PageSender, StopHandle, TransportError};
+use limosa_wire::{MigrationId, Round, StreamIndex};
+
+use crate::error::Cause;
+
+/// A dirty source that rounds share for reading and harvests take for writing.
+pub(crate) type SharedDirty = Arc<RwLock<Box<dyn DirtySource>>>;
+
+/// What a stream's thread tells the driver.
+pub(crate) enum StreamNews {
+    /// The stream has sent its part of a round, barrier included.
+    RoundSent { report: StreamReport, stream: StreamIndex },
+    /// The stream is of no more use.
+    Failed { stream: StreamIndex, cause: Cause },
+}
+
+/// What a stream is to send.
+struct RoundOrder {
+    round: Round,
+    work: Vec<ChunkWork>,
+    /// None while the guest stands still: nothing is written, so nothing needs to be recorded.
+    rearm: Option<SharedDirty>,
+}
+
+/// How far one stream is; a line of its own, so that streams share no cache line.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+struct Meter {
+    pages: AtomicU64,
+    wire_bytes: AtomicU64,
+}
+
+/// All page streams of a source. Dropping it stops them and waits for their threads.
+pub(crate) struct Sending {
+    orders: Vec<Sender<RoundOrder>>,
+    threads: Vec<JoinHandle<()>>,
+    stops: Vec<StopHandle>,
+    halt: Arc<AtomicBool>,
+    meters: Arc<[Meter]>,
+    overhead_bytes: u64,
+}
+
+/// What every stream shares.
+#[derive(Clone)]
+pub(crate) struct SendingPlan {
+    pub(crate) memory: Arc<dyn GuestMemory>,
+    pub(crate) migration_id: MigrationId,
+    pub(crate) pack: PackConfig,
+    /// Most frames that a stream has on their way at once.
+    pub(crate) frames_in_flight_max: usize,
+}
+
+impl Sending {
+    /// Starts a thread for each of `links`, which are in the order of their streams.
+    pub(crate) fn start(
+        links: Vec<PageLink>,
+        plan: &SendingPlan,
+        news: &Sender<StreamNews>,
+    ) -> Result<Self, Cause> {
+        let stream_count = links.len() as u16;
+        let mut sending = Self {
+            orders: Vec::new(),
+            threads: Vec::new(),
+            stops: links.iter().map(PageLink::stop_handle).collect(),
+            halt: Arc::default(),
+            meters: links.iter().map(|_| Meter::default()).collect(),
+            overhead_bytes: 0,
+        };
+        for link in links {
+            let (orders, todo) = unbounded();
+            let mut pool = BufferPool::new(plan.frames_in_flight_max + 1, &plan.pack);
+            let Some(first) = pool.take() else {
+                return Err(Cause::Host("a buffer pool without buffers".into()));
+            };
+            let corridor = Corridor::new(
+                Arc::clone(&plan.memory),
+                plan.migration_id,
+                link.stream(),
+                stream_count,
+                &plan.pack,
+                first,
+            );
+            sending.overhead_bytes += (pool.overhead_bytes() + corridor.overhead_bytes()) as u64;
+            let worker = StreamWorker {
+                stream: link.stream(),
+                corridor,
+                pool,
+                todo,
+                news: news.clone(),
+                halt: Arc::clone(&sending.halt),
+                meters: Arc::clone(&sending.meters),
+            };
+            let thread = std::thread::Builder::new()
+                .name(format!("page-out-{}", link.stream()))
+                .spawn(move || worker.run(link))
+                .map_err(|error| Cause::Host(format!("no thread for a page stream: {error}")))?;
+            sending.orders.push(orders);
+            sending.threads.push(thread);
+        }
+        Ok(sending)
+    }
+
+    /// Gives every stream its part of a round; they report by [`StreamNews::RoundSent`].
+    pub(crate) fn start_round(
+        &self,
+        round: Round,
+        work: Vec<Vec<ChunkWork>>,
+        rearm: Option<&SharedDirty>,
+    ) {
+        for meter in &*self.meters {
+            meter.pages.store(0, Ordering::Relaxed);
+        }
+        for (orders, work) in self.orders.iter().zip(work) {
+            // A stream that has ended has said why, and its part of the round can't matter any more.
+            let _ = orders.send(RoundOrder { round, work, rearm: rearm.map(Arc::clone) });
+        }
+    }
+
+    /// Pages of the running round that were dealt with, and bytes on the wire of all rounds.
+    pub(crate) fn progress(&self) -> (u64, u64) {
+        self.meters.iter().fold((0, 0), |(pages, bytes), meter| {
+            (
+                pages + meter.pages.load(Ordering::Relaxed),
+                bytes + meter.wire_bytes.load(Ordering::Relaxed),
+            )
+        })
+    }
+
+    pub(crate) fn overhead_bytes(&self) -> u64 {
+        self.overhead_bytes
+    }
+}
+
+impl Drop for Sending {
+    fn drop(&mut self) {
+        self.halt.store(true, Ordering::Release);
+        self.orders.clear();
+        for stop in &self.stops {
+            stop.stop();
+        }
+        for thread in self.threads.drain(..) {
+            // A thread that panicked has nothing left to say here.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// A sealed buffer on its way through the kernel.
+struct Sealed(FrameBuf);
+
+impl FrameBytes for Sealed {
+    fn bytes(&self) -> &[u8] {
+        self.0.bytes()
+    }
+}
+
+/// What ends a stream's work early.
+#[derive(Debug, thiserror::Error)]
+enum StreamEnd {
+    #[error(transparent)]
+    Pack(#[from] PackError),
+    #[error(transparent)]
+    Transport(#[from] TransportError),
+    #[error(transparent)]
+    Harvest(#[from] HarvestError),
+    #[error("stopped")]
+    Halted,
+}
+
+/// One stream's thread.
+struct StreamWorker {
+    stream: StreamIndex,
+    corridor: Corridor,
+    pool: BufferPool,
+    todo: Receiver<RoundOrder>,
+    news: Sender<StreamNews>,
+    halt: Arc<AtomicBool>,
+    meters: Arc<[Meter]>,
+}
+
+impl StreamWorker {
+    fn run(mut self, link: PageLink) {
+        let ended = link.into_sender().map_err(StreamEnd::from).and_then(|mut sender| {
+            while let Ok(order) = self.todo.recv() {
+                let report = self.round(&order, &mut *sender)?;
+                // The driver may have gone; then nobody needs the report.
+                let _ = self.news.send(StreamNews::RoundSent { report, stream: self.stream });
+            }
+            Ok(())
+        });
+        let cause = match ended {
+            Ok(()) | Err(StreamEnd::Halted) => return,
+            Err(StreamEnd::Transport(error)) => error.into(),
+            Err(StreamEnd::Harvest(error)) => error.into(),
+            Err(StreamEnd::Pack(PackError::Memory(error))) => error.into(),
+            Err(StreamEnd::Pack(error)) => Cause::Host(error.to_string()),
+        };
+        let _ = self.news.send(StreamNews::Failed { stream: self.stream, cause });
+    }
+
+    fn round(
+        &mut self,
+        order: &RoundOrder,
+        sender: &mut dyn PageSender<Sealed>,
+    ) -> Result<StreamReport, StreamEnd> {
+        let Self { corridor, pool, halt, meters, .. } = self;
+        let meter = &meters[usize::from(self.stream.get())];
+        let dirty = order
+            .rearm
+            .as_ref()
+            .map(|dirty| dirty.read().unwrap_or_else(PoisonError::into_inner));
+        let mut rearm = |chunk: ChunkIndex, pages: &mut ChunkPages| {
+            if halt.load(Ordering::Acquire) {
+                return Err(StreamEnd::Halted);
+            }
+            if let Some(dirty) = &dirty {
+                dirty.rearm(chunk, pages)?;
+            }
+            meter.pages.fetch_add(u64::from(pages.count()), Ordering::Relaxed);
+            Ok(())
+        };
+        let mut sink = |full: FrameBuf| {
+            meter.wire_bytes.fetch_add(full.bytes().len() as u64, Ordering::Relaxed);
+            if let Some(Sealed(free)) = sender.send(Sealed(full))? {
+                pool.give(free);
+            }
+            loop {
+                if let Some(empty) = pool.take() {
+                    return Ok(empty);
+                }
+                match sender.reclaim()? {
+                    Some(Sealed(free)) => pool.give(free),
+                    None => return Err(StreamEnd::Halted),
+                }
+            }
+        };
+        let report = corridor.run_round(order.round, &order.work, &mut rearm, &mut sink)?;
+        sender.flush()?;
+        Ok(report)
+    }
+}
+
+/// Most frames in flight for each of `stream_count` streams, so that the buffers of all of them stay
+/// under 48 MiB.
+pub(crate) fn frames_in_flight_max(stream_count: u16, pack: &PackConfig) -> usize {
+    const BUFFERS_BYTES_MAX: usize = 48 << 20;
+    let frame_bytes = pack.frame_payload_bytes() + 4 * PAGE_BYTES;
+    let each = BUFFERS_BYTES_MAX / (frame_bytes * usize::from(stream_count.max(1)));
+    each.saturating_sub(1).clamp(1, 4)
+}

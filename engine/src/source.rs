@@ -1,0 +1,249 @@
+//! The rooms of the source in order, wired: the session's actions become work, and results inputs.
+
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::Sender;
+use limosa_pages::{PAGE_BYTES, PageSet};
+use limosa_pipeline::{GuestMemory, PackConfig, StreamReport, scan};
+use limosa_session::{RoundPlan, RoundReport};
+use limosa_transport::{Endpoint, PageLink, Wait, connect_stream};
+use limosa_wire::{Bind, EncodingCounts, EncodingSet, MigrationId, RoundKind, StreamIndex};
+use limosa_wire::StreamSecret;
+
+use crate::cancel::CancelToken;
+use crate::config::MigrationConfig;
+use crate::control::Control;
+use crate::error::Cause;
+use crate::guest::SourceGuest;
+use crate::observe::{Moment, Observer, Progress};
+use crate::report::{RoundFigures, SourceReport};
+use crate::sending::{Sending, SendingPlan, SharedDirty, StreamNews, frames_in_flight_max};
+use crate::switchover::SwitchoverClock;
+
+/// Everything that a migration holds on the source. The driver owns the session; this does its work.
+pub(crate) struct SourceRooms<'a, G: SourceGuest> {
+    pub(crate) guest: &'a mut G,
+    pub(crate) target: &'a Endpoint,
+    pub(crate) config: &'a MigrationConfig,
+    pub(crate) cancel: &'a CancelToken,
+    pub(crate) migration_id: MigrationId,
+    pub(crate) control: Option<Control>,
+    pub(crate) memory: Arc<dyn GuestMemory>,
+    pub(crate) news: Sender<StreamNews>,
+    pub(crate) clock: SwitchoverClock,
+    pub(crate) report: SourceReport,
+    sending: Option<Sending>,
+    dirty: Option<SharedDirty>,
+    /// Pages of the next round; taken by it.
+    pages: PageSet,
+    round: Option<RunningRound>,
+    last_harvest: Option<Instant>,
+    last_told: Option<Instant>,
+    dirty_bytes_per_second: f64,
+}
+
+/// A round whose streams have not all reported.
+struct RunningRound {
+    plan: RoundPlan,
+    begun: Instant,
+    page_count: u64,
+    reports: Vec<Option<StreamReport>>,
+}
+
+impl<'a, G: SourceGuest> SourceRooms<'a, G> {
+    /// Empty rooms for one migration.
+    pub(crate) fn new(
+        guest: &'a mut G,
+        target: &'a Endpoint,
+        config: &'a MigrationConfig,
+        cancel: &'a CancelToken,
+        migration_id: MigrationId,
+        news: Sender<StreamNews>,
+    ) -> Self {
+        let memory = guest.memory();
+        let pages = PageSet::new(memory.map().end());
+        Self {
+            guest,
+            target,
+            config,
+            cancel,
+            migration_id,
+            control: None,
+            memory,
+            news,
+            clock: SwitchoverClock::default(),
+            report: SourceReport::default(),
+            sending: None,
+            dirty: None,
+            pages,
+            round: None,
+            last_harvest: None,
+            last_told: None,
+            dirty_bytes_per_second: 0.0,
+        }
+    }
+
+    /// Opens and binds the page streams, and gives each a thread.
+    pub(crate) fn open_streams(
+        &mut self,
+        stream_count: u16,
+        encodings: EncodingSet,
+        secret: StreamSecret,
+    ) -> Result<(), Cause> {
+        let bind = Bind { secret, stream_count };
+        let wait = Wait::at_most(self.config.link.connect_max).unless(self.cancel.flag());
+        let mut pack = PackConfig::new(self.config.codec, encodings);
+        if let Some(bytes) = self.config.frame_payload_bytes {
+            pack = pack.with_frame_payload_bytes(bytes);
+        }
+        let mut link = self.config.link.clone();
+        link.frames_in_flight_max =
+            frames_in_flight_max(stream_count, &pack).min(link.frames_in_flight_max);
+        let links: Vec<PageLink> = (0..stream_count)
+            .map(StreamIndex::new)
+            .map(|stream| connect_stream(self.target, &link, self.migration_id, stream, &bind, &wait))
+            .collect::<Result<_, _>>()?;
+        let plan = SendingPlan {
+            memory: Arc::clone(&self.memory),
+            migration_id: self.migration_id,
+            pack,
+            frames_in_flight_max: link.frames_in_flight_max,
+        };
+        let sending = Sending::start(links, &plan, &self.news)?;
+        self.report.stream_count = stream_count;
+        self.report.overhead_bytes =
+            sending.overhead_bytes() + 8 * self.pages.words().len() as u64;
+        self.sending = Some(sending);
+        Ok(())
+    }
+
+    /// Begins to follow the guest's writes.
+    pub(crate) fn start_tracking(&mut self) -> Result<(), Cause> {
+        let mut dirty = self.guest.dirty_source()?;
+        dirty.start()?;
+        self.report.tracking = dirty.describe().into();
+        self.dirty = Some(Arc::new(RwLock::new(dirty)));
+        self.last_harvest = Some(Instant::now());
+        Ok(())
+    }
+
+    /// Stops to follow them. Nothing depends on it any more, so a kernel that refuses is let be.
+    pub(crate) fn stop_tracking(&mut self) {
+        // A stream that is blocked holds the source for reading: it has to end first.
+        self.sending = None;
+        if let Some(dirty) = self.dirty.take() {
+            let _ = dirty.write().unwrap_or_else(PoisonError::into_inner).stop();
+        }
+    }
+
+    /// Adds what was written since the last harvest to the next round.
+    pub(crate) fn harvest(&mut self) -> Result<u64, Cause> {
+        let Some(dirty) = &self.dirty else {
+            return Err(Cause::Host("writes are not being followed".into()));
+        };
+        let mut dirty = dirty.write().unwrap_or_else(PoisonError::into_inner);
+        dirty.harvest(&mut self.pages)?;
+        let count = self.pages.count().get();
+        if let Some(last) = self.last_harvest.replace(Instant::now()) {
+            let seconds = last.elapsed().as_secs_f64().max(1e-6);
+            if !self.report.rounds.is_empty() {
+                self.dirty_bytes_per_second = count as f64 * PAGE_BYTES as f64 / seconds;
+            }
+        }
+        Ok(count)
+    }
+
+    /// Sends the harvested pages; the streams report one by one to [`stream_sent`](Self::stream_sent).
+    pub(crate) fn start_round(&mut self, plan: RoundPlan) -> Result<(), Cause> {
+        let Some(sending) = &self.sending else {
+            return Err(Cause::Host("no page streams are open".into()));
+        };
+        let map = self.memory.map();
+        if plan.kind == RoundKind::Full {
+            self.pages.union_with(&map.full_set());
+        }
+        let work = scan(&self.pages, map, self.report.stream_count);
+        let page_count = self.pages.count().get();
+        self.pages.clear();
+        let rearm = match plan.kind {
+            // The guest stands still: nothing is written that would have to be recorded.
+            RoundKind::Final => None,
+            RoundKind::Full | RoundKind::Live => self.dirty.as_ref(),
+        };
+        let work_bytes: usize =
+            work.iter().map(|part| size_of_val(part.as_slice())).sum();
+        self.report.overhead_bytes = self.report.overhead_bytes.max(
+            sending.overhead_bytes() + (8 * self.pages.words().len() + work_bytes) as u64,
+        );
+        self.round = Some(RunningRound {
+            plan,
+            begun: Instant::now(),
+            page_count,
+            reports: vec![None; usize::from(self.report.stream_count)],
+        });
+        sending.start_round(plan.round, work, rearm);
+        Ok(())
+    }
+
+    /// A stream has sent its part; the last one ends the round.
+    pub(crate) fn stream_sent(
+        &mut self,
+        stream: StreamIndex,
+        report: StreamReport,
+    ) -> Option<RoundReport> {
+        let running = self.round.as_mut()?;
+        *running.reports.get_mut(usize::from(stream.get()))? = Some(report);
+        let reports: Vec<StreamReport> = running.reports.iter().copied().collect::<Option<_>>()?;
+        let pages: EncodingCounts = reports.iter().map(|report| report.pages).sum();
+        let figures = RoundFigures {
+            round: running.plan.round,
+            kind: running.plan.kind,
+            pages,
+            wire_bytes: reports.iter().map(|report| report.wire_bytes).sum(),
+            elapsed: running.begun.elapsed(),
+        };
+        self.round = None;
+        self.report.rounds.push(figures.clone());
+        Some(RoundReport {
+            round: figures.round,
+            pages,
+            wire_bytes: figures.wire_bytes,
+            frames: reports.iter().map(|report| report.frame_count).collect(),
+            elapsed: figures.elapsed,
+        })
+    }
+
+    /// Tells the observer how far the running round is, unless it was told less than `every` ago.
+    pub(crate) fn tell_progress(
+        &mut self,
+        begun: Instant,
+        every: Duration,
+        observer: &mut dyn Observer,
+    ) {
+        if self.last_told.is_some_and(|last| last.elapsed() < every) {
+            return;
+        }
+        self.last_told = Some(Instant::now());
+        let (Some(sending), Some(running)) = (&self.sending, &self.round) else {
+            return;
+        };
+        let (pages, wire_bytes) = sending.progress();
+        let seconds = running.begun.elapsed().as_secs_f64().max(1e-6);
+        let bytes = |pages: u64| pages * PAGE_BYTES as u64;
+        observer.on_moment(&Moment::Progress(Progress {
+            round: running.plan.round,
+            remaining_bytes: bytes(running.page_count.saturating_sub(pages)),
+            wire_bytes,
+            bytes_per_second: bytes(pages) as f64 / seconds,
+            dirty_bytes_per_second: self.dirty_bytes_per_second,
+            elapsed: begun.elapsed(),
+        }));
+    }
+
+    /// Ends streams and control link, and waits for their threads.
+    pub(crate) fn close(&mut self) {
+        self.sending = None;
+        self.control = None;
+    }
+}

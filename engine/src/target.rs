@@ -1,0 +1,109 @@
+//! The rooms of the target in order, wired: the session's actions become work, and results inputs.
+
+use std::sync::Arc;
+
+use crossbeam_channel::Sender;
+use limosa_pipeline::Ledger;
+use limosa_transport::PageLink;
+use limosa_wire::{EncodingSet, MigrationId, Offer, Round, StateSection};
+
+use crate::control::Control;
+use crate::error::Cause;
+use crate::guest::{TargetGuest, TargetHost};
+use crate::landing::{Landing, LandingNews, LandingPlan};
+use crate::report::TargetReport;
+
+/// Everything that a migration holds on the target. The driver owns the session; this does its work.
+pub(crate) struct TargetRooms<'a, H: TargetHost> {
+    pub(crate) host: &'a mut H,
+    pub(crate) guest: Option<H::Guest>,
+    pub(crate) control: Option<Control>,
+    pub(crate) report: TargetReport,
+    news: Sender<LandingNews>,
+    landing: Option<Landing>,
+    ledger: Option<Arc<Ledger>>,
+}
+
+impl<'a, H: TargetHost> TargetRooms<'a, H> {
+    /// Empty rooms for one migration.
+    pub(crate) fn new(host: &'a mut H, news: Sender<LandingNews>) -> Self {
+        Self {
+            host,
+            guest: None,
+            control: None,
+            report: TargetReport::default(),
+            news,
+            landing: None,
+            ledger: None,
+        }
+    }
+
+    /// Makes the machine, its vCPUs and its unpopulated memory.
+    pub(crate) fn prepare(&mut self, offer: &Offer) -> Result<(), Cause> {
+        self.guest = Some(self.host.prepare(offer)?);
+        Ok(())
+    }
+
+    /// Gives each bound stream a thread that lands pages.
+    pub(crate) fn land(
+        &mut self,
+        links: Vec<PageLink>,
+        migration_id: MigrationId,
+        encodings: EncodingSet,
+    ) -> Result<(), Cause> {
+        let memory = self.guest()?.memory();
+        let ledger = Arc::new(Ledger::new(memory.map(), links.len() as u16));
+        let plan =
+            LandingPlan { memory, ledger: Arc::clone(&ledger), migration_id, encodings };
+        self.report.stream_count = links.len() as u16;
+        let landing = Landing::start(links, &plan, &self.news)?;
+        self.report.overhead_bytes = landing.overhead_bytes();
+        self.landing = Some(landing);
+        self.ledger = Some(ledger);
+        Ok(())
+    }
+
+    /// What the target itself counted of a round that has landed.
+    pub(crate) fn counted(&self, round: Round) -> Option<(Vec<u64>, u64)> {
+        let totals = self.ledger.as_ref()?.landed(round)?;
+        Some((totals.frame_counts, totals.pages.total()))
+    }
+
+    /// Holds the source's totals of a round against what landed.
+    pub(crate) fn confirm(&self, round: Round, frames: &[u64], pages: u64) -> Result<(), String> {
+        let ledger = self.ledger.as_ref().ok_or("no pages were expected")?;
+        ledger.confirm(round, frames, pages).map_err(|gap| gap.to_string())
+    }
+
+    /// May the guest run on the memory that is here?
+    pub(crate) fn check_ledger(&self) -> Result<(), String> {
+        let ledger = self.ledger.as_ref().ok_or("no pages were expected")?;
+        ledger.complete().map_err(|gap| gap.to_string())
+    }
+
+    /// Puts the state in place.
+    pub(crate) fn restore(&mut self, sections: Vec<StateSection>) -> Result<(), Cause> {
+        Ok(self.guest()?.restore_state(sections)?)
+    }
+
+    /// Lets the guest run.
+    pub(crate) fn resume(&mut self) -> Result<(), Cause> {
+        Ok(self.guest()?.resume()?)
+    }
+
+    /// Ends the page streams and waits for their threads: afterwards nobody writes guest memory.
+    pub(crate) fn end_streams(&mut self) {
+        self.landing = None;
+    }
+
+    /// The guest is not to run here: its memory is given back.
+    pub(crate) fn drop_guest(&mut self) {
+        self.landing = None;
+        self.ledger = None;
+        self.guest = None;
+    }
+
+    fn guest(&mut self) -> Result<&mut H::Guest, Cause> {
+        self.guest.as_mut().ok_or_else(|| Cause::Host("no guest was prepared".into()))
+    }
+}
