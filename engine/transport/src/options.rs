@@ -1,6 +1,8 @@
 //! Socket options: what each is set to, and why. Nothing is sent or received here.
 
+use std::fs;
 use std::io;
+use std::path::Path;
 use std::time::Duration;
 
 use socket2::{Domain, Socket, TcpKeepalive};
@@ -21,13 +23,23 @@ pub struct LinkFacts {
 /// Options that must be set before the connection is made, on a connecting or a listening socket:
 /// the receive buffer decides about the window scale of the first packet.
 pub(crate) fn before_connection(socket: &Socket, config: &LinkConfig) -> io::Result<()> {
-    if let Some(bytes) = config.receive_buffer_bytes {
+    if let Some(bytes) = granted(config.receive_buffer_bytes, "rmem_max") {
         socket.set_recv_buffer_size(bytes)?;
     }
-    if let Some(bytes) = config.send_buffer_bytes {
+    if let Some(bytes) = granted(config.send_buffer_bytes, "wmem_max") {
         socket.set_send_buffer_size(bytes)?;
     }
     Ok(())
+}
+
+/// How much of `wanted` to ask for. A buffer that is set is not resized by the kernel any more; so
+/// where the system grants less than half, the kernel's own sizing, whose limit is another, is
+/// better.
+fn granted(wanted: Option<usize>, limit: &str) -> Option<usize> {
+    let wanted = wanted?;
+    let limit = fs::read_to_string(Path::new("/proc/sys/net/core").join(limit));
+    let limit: usize = limit.ok()?.trim().parse().ok()?;
+    (limit >= wanted.div_ceil(2)).then_some(wanted.min(limit))
 }
 
 /// Options of a connected control link: small messages at once, silence noticed.

@@ -1,6 +1,7 @@
 //! Which way to the kernel page streams take, and why. The choice is data, for reports.
 
 use std::fmt;
+use std::io;
 
 use crate::config::IoChoice;
 use crate::uring::Ring;
@@ -55,6 +56,19 @@ pub enum IoReason {
         /// The kernel's word.
         text: String,
     },
+}
+
+impl IoReason {
+    /// Why a ring could not be made.
+    pub(crate) fn of(error: &io::Error) -> Self {
+        match error.raw_os_error() {
+            Some(libc::ENOSYS) => Self::Missing,
+            Some(libc::EPERM | libc::EACCES) => Self::Forbidden,
+            _ => Self::Refused {
+                text: error.to_string(),
+            },
+        }
+    }
 }
 
 impl fmt::Display for IoReason {

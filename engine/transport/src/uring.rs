@@ -57,13 +57,7 @@ impl Ring {
         let ring = build(Flags::Deferred)
             .or_else(|_| build(Flags::Cooperative))
             .or_else(|_| build(Flags::None))
-            .map_err(|error| match error.raw_os_error() {
-                Some(libc::ENOSYS) => IoReason::Missing,
-                Some(libc::EPERM | libc::EACCES) => IoReason::Forbidden,
-                _ => IoReason::Refused {
-                    text: error.to_string(),
-                },
-            })?;
+            .map_err(|error| IoReason::of(&error))?;
         check(&ring)?;
         Ok(Self {
             ring,
