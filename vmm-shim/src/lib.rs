@@ -2,6 +2,7 @@
 mod boot;
 mod cpu;
 mod devices;
+mod embed;
 mod error;
 mod guest;
 mod host;
