@@ -2,12 +2,12 @@
 //! session, and carries out what the session wants.
 
 use std::collections::VecDeque;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crossbeam_channel::{Receiver, Select, unbounded};
 use limosa_pages::PageCount;
 use limosa_session::source::{Action, Input};
-use limosa_session::{Custody, Event, Outcome, SessionConfig, Source, Stage, Timestamp};
+use limosa_session::{Custody, Outcome, Source, Stage, Timestamp};
 use limosa_transport::{Endpoint, Wait, connect_control, probe_io};
 use limosa_wire::{Message, MigrationId, RoundKind};
 

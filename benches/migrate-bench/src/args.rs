@@ -1,0 +1,248 @@
+//! The command line: what may be asked for, with units, ranges and defaults.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::units;
+
+/// Migrates a running guest and reports what it measured.
+///
+/// Without a subcommand: `run` with its defaults, a 1 GiB guest that keeps writing while it moves
+/// between two processes of this host.
+#[derive(Debug, Parser)]
+#[command(version, args_conflicts_with_subcommands = true)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+    #[command(flatten)]
+    pub(crate) run: RunArgs,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Migrate between two child processes of this host and report.
+    Run(Box<RunArgs>),
+    /// Boot a guest here and migrate it to a target that listens elsewhere.
+    Source(Box<SourceArgs>),
+    /// Wait for one guest, take it in and let it run.
+    Target(Box<TargetArgs>),
+    /// One host of a `run`: takes commands on standard input (used by `run` itself).
+    #[command(hide = true)]
+    Worker,
+}
+
+/// Options of `run`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct RunArgs {
+    #[command(flatten)]
+    pub(crate) guest: GuestArgs,
+    #[command(flatten)]
+    pub(crate) link: LinkArgs,
+    /// Loopback TCP or a Unix socket.
+    #[arg(long, value_enum, default_value_t = Transport::Tcp)]
+    pub(crate) transport: Transport,
+    /// Migrations to measure, each with fresh processes (1 to 1000).
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub(crate) repeat: u32,
+    /// Times that the guest moves in each migration: 2 is there and back (1 to 10000).
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub(crate) hops: u32,
+    /// Leave out the bare-socket reference that is measured beside each run.
+    #[arg(long)]
+    pub(crate) no_reference: bool,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+}
+
+/// Options of `source`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct SourceArgs {
+    /// Where the target listens: tcp://HOST:PORT or unix:PATH.
+    #[arg(long)]
+    pub(crate) to: String,
+    #[command(flatten)]
+    pub(crate) guest: GuestArgs,
+    #[command(flatten)]
+    pub(crate) link: LinkArgs,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+}
+
+/// Options of `target`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct TargetArgs {
+    /// Where to listen: tcp://ADDRESS:PORT or unix:PATH.
+    #[arg(long, default_value = "tcp://127.0.0.1:4646")]
+    pub(crate) listen: String,
+    /// Which kind of guest to take in.
+    #[arg(long, value_enum, default_value_t = GuestChoice::Auto)]
+    pub(crate) guest: GuestChoice,
+    /// Largest guest memory to accept (default: what the host has available).
+    #[arg(long, value_parser = units::bytes)]
+    pub(crate) memory_max: Option<u64>,
+    /// What the guest's memory is made of here.
+    #[arg(long, value_enum, default_value_t = Backing::Anonymous)]
+    pub(crate) backing: Backing,
+    /// How page streams reach the kernel.
+    #[arg(long, value_enum, default_value_t = Io::Auto)]
+    pub(crate) io: Io,
+    /// Let the guest check all its memory once it runs here.
+    #[arg(long)]
+    pub(crate) verify: bool,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+}
+
+/// The guest and its work.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct GuestArgs {
+    /// A real KVM guest, a process that writes memory, or KVM where /dev/kvm works.
+    #[arg(long, value_enum, default_value_t = GuestChoice::Auto)]
+    pub(crate) guest: GuestChoice,
+    /// Guest memory (32MiB up to what the host has).
+    #[arg(long, value_parser = units::bytes, default_value = "1GiB")]
+    pub(crate) memory: u64,
+    /// Virtual processors (1 to 8).
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=8))]
+    pub(crate) vcpus: u16,
+    /// What the guest fills its memory with before it moves.
+    #[arg(long, value_enum, default_value_t = Fill::Random)]
+    pub(crate) fill: Fill,
+    /// Share of memory that the guest ever touches.
+    #[arg(long, value_parser = units::percent, default_value = "100%")]
+    pub(crate) touched: u8,
+    /// Memory that the guest keeps writing; 0 for an idle guest.
+    #[arg(long, value_parser = units::bytes, default_value = "128MiB")]
+    pub(crate) working_set: u64,
+    /// How fast it writes there, 4 KiB a write; 0 for an idle guest.
+    #[arg(long, value_parser = units::rate, default_value = "100MiB/s")]
+    pub(crate) dirty_rate: u64,
+    /// In which order it writes there.
+    #[arg(long, value_enum, default_value_t = Pattern::Random)]
+    pub(crate) pattern: Pattern,
+    /// How the guest measures its own gaps: woken by a timer tick, or spinning (takes a core).
+    #[arg(long, value_enum, default_value_t = Probe::Sleep)]
+    pub(crate) probe: Probe,
+    /// What guest memory is made of.
+    #[arg(long, value_enum, default_value_t = Backing::Anonymous)]
+    pub(crate) backing: Backing,
+    /// Seed of the guest's contents and of its writes.
+    #[arg(long, default_value_t = 1)]
+    pub(crate) seed: u64,
+    /// Let the guest check all its memory and counters after the last move.
+    #[arg(long)]
+    pub(crate) verify: bool,
+    /// Also compare a digest of all memory, source against target, taken while the guest stands
+    /// still: the downtime then includes it.
+    #[arg(long)]
+    pub(crate) verify_digest: bool,
+}
+
+/// How it moves.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct LinkArgs {
+    /// Page streams (1 to 64; default: one per logical processor, at most 8).
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub(crate) streams: Option<u16>,
+    /// Page encoding: none, lz4, or lz4 where a sample says that it pays.
+    #[arg(long, value_enum, default_value_t = CodecChoice::Auto)]
+    pub(crate) codec: CodecChoice,
+    /// Longest pause that the guest may see (1ms to 60s).
+    #[arg(long, value_parser = units::duration, default_value = "300ms")]
+    pub(crate) downtime: Duration,
+    /// What to do when the guest writes faster than the link sends: leave it on the source, or pause
+    /// it for longer than asked.
+    #[arg(long, value_enum, default_value_t = OnStallChoice::Fail)]
+    pub(crate) on_stall: OnStallChoice,
+    /// How page streams reach the kernel.
+    #[arg(long, value_enum, default_value_t = Io::Auto)]
+    pub(crate) io: Io,
+}
+
+/// Where results go.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct OutputArgs {
+    /// Write the report as JSON to a file, or to standard output with `-`.
+    #[arg(long, value_name = "FILE|-")]
+    pub(crate) json: Option<PathBuf>,
+    /// No progress bar and no table.
+    #[arg(long)]
+    pub(crate) quiet: bool,
+}
+
+macro_rules! choices {
+    ($($(#[$meta:meta])* $name:ident { $($(#[$variant_meta:meta])* $variant:ident),+ $(,)? })+) => {$(
+        $(#[$meta])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+        pub(crate) enum $name { $($(#[$variant_meta])* $variant),+ }
+
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                let value = self.to_possible_value();
+                f.write_str(value.as_ref().map_or("", |value| value.get_name()))
+            }
+        }
+    )+};
+}
+
+choices! {
+    /// Which guest.
+    GuestChoice { Auto, Kvm, Process }
+    /// What memory is filled with.
+    Fill { Random, Zero, Text, Mixed }
+    /// Order of writes.
+    Pattern { Sequential, Random, HotCold }
+    /// How gaps are seen.
+    Probe { Sleep, Spin }
+    /// What guest memory is made of.
+    Backing { Anonymous, Memfd }
+    /// Kind of socket.
+    Transport { Tcp, Unix }
+    /// System-call interface of page streams.
+    Io { Auto, Uring, Blocking }
+    /// Page encoding.
+    CodecChoice { Auto, None, Lz4 }
+    /// Policy for a guest that is too busy.
+    OnStallChoice { Fail, Stop }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn absurd_values_are_usage_errors() {
+        for line in [
+            "run --streams 0",
+            "run --streams 65",
+            "run --vcpus 0",
+            "run --vcpus 9",
+            "run --repeat 0",
+            "run --memory lots",
+            "run --touched 101%",
+            "run --downtime 5",
+            "run --codec zip",
+        ] {
+            let words = std::iter::once("migrate-bench").chain(line.split(' '));
+            let error = Cli::try_parse_from(words).unwrap_err();
+            assert_eq!(error.exit_code(), 2, "{line}");
+        }
+    }
+
+    #[test]
+    fn no_subcommand_is_a_run() {
+        let cli = Cli::try_parse_from(["migrate-bench", "--memory", "2GiB"]).unwrap();
+        assert!(cli.command.is_none());
+        assert_eq!(cli.run.guest.memory, 2 << 30);
+    }
+}

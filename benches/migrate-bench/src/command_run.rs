@@ -1,0 +1,136 @@
+//! The command `run`: all runs, the references beside them, and the report.
+
+use std::io::Write;
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use anyhow::{Context, Result};
+use signal_hook::consts::{SIGINT, SIGTERM};
+
+use crate::args::{GuestChoice, OutputArgs, RunArgs};
+use crate::facts::host_facts;
+use crate::report::{Config, Report, Run, RunOutcome, SCHEMA, Summary};
+use crate::run::{Bench, reference_of};
+use crate::table;
+
+/// The exit status of a refusal.
+pub(crate) const REFUSED: u8 = 3;
+/// The exit status of wrong usage.
+const USAGE: u8 = 2;
+
+/// Runs, reports, and says by the exit status how it went.
+pub(crate) fn run(args: &RunArgs) -> Result<ExitCode> {
+    let interrupted = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM] {
+        signal_hook::flag::register(signal, Arc::clone(&interrupted))?;
+    }
+    let (kind, reason) = settle_guest(args.guest.guest)?;
+    if !args.output.quiet && kind == "process" {
+        eprintln!("guest: a process that writes its memory ({reason})");
+    }
+    if let Err(error) = crate::worker::check_guest(&args.guest, kind) {
+        eprintln!("migrate-bench: {error:#}");
+        return Ok(ExitCode::from(USAGE));
+    }
+    let mut bench = Bench::new(args, kind, Arc::clone(&interrupted))?;
+    let (mut runs, mut references) = (Vec::new(), Vec::new());
+    for _ in 0..args.repeat {
+        if !args.no_reference {
+            references.push(bench.reference().context("the bare-socket reference")?);
+        }
+        let run = bench.run()?;
+        let go_on = run.outcome == RunOutcome::Completed;
+        runs.push(run);
+        if !go_on || interrupted.load(Ordering::Acquire) {
+            break;
+        }
+    }
+    let report = Report {
+        schema: SCHEMA.into(),
+        config: config_of(args, &bench, kind, &reason),
+        host: host_facts(),
+        reference: reference_of(
+            bench.reference_bytes(),
+            bench.link().streams,
+            &references,
+            &runs,
+        ),
+        summary: Summary::of(&runs),
+        runs,
+    };
+    write(&report, &args.output)?;
+    Ok(status_of(&report.runs))
+}
+
+/// KVM where it works, unless another kind is asked for; and why.
+pub(crate) fn settle_guest(choice: GuestChoice) -> Result<(&'static str, String)> {
+    Ok(match (choice, limosa_shim::open_kvm()) {
+        (GuestChoice::Process, _) => ("process", "asked for".into()),
+        (GuestChoice::Kvm, Ok(_)) => ("kvm", "asked for".into()),
+        (GuestChoice::Auto, Ok(_)) => ("kvm", "/dev/kvm works".into()),
+        (GuestChoice::Auto, Err(error)) => ("process", error.to_string()),
+        (GuestChoice::Kvm, Err(error)) => return Err(error.into()),
+    })
+}
+
+fn config_of(args: &RunArgs, bench: &Bench, kind: &str, reason: &str) -> Config {
+    let (guest, link) = (bench.guest(), bench.link());
+    Config {
+        guest: kind.into(),
+        guest_reason: reason.into(),
+        memory_bytes: guest.memory_bytes,
+        vcpus: guest.vcpus,
+        fill: guest.fill.clone(),
+        touched_percent: guest.touched_percent,
+        working_set_bytes: guest.working_set_bytes,
+        dirty_rate_bytes: guest.dirty_rate_bytes,
+        pattern: guest.pattern.clone(),
+        probe: guest.probe.clone(),
+        backing: guest.backing.clone(),
+        transport: args.transport.to_string(),
+        io: bench.io().into(),
+        streams: link.streams,
+        codec: link.codec.clone(),
+        downtime_ms: link.downtime.as_secs_f64() * 1e3,
+        on_stall: link.on_stall.clone(),
+        seed: guest.seed,
+        repeat: args.repeat,
+        hops: args.hops,
+        warmed_bytes: bench.warmed_bytes(),
+    }
+}
+
+fn write(report: &Report, output: &OutputArgs) -> Result<()> {
+    match &output.json {
+        Some(path) if path == Path::new("-") => {
+            let mut out = std::io::stdout().lock();
+            serde_json::to_writer_pretty(&mut out, report)?;
+            writeln!(out)?;
+        }
+        Some(path) => write_text(path, &serde_json::to_string_pretty(report)?)?,
+        None => {}
+    }
+    let json_on_stdout = output.json.as_deref() == Some(Path::new("-"));
+    match (output.quiet, json_on_stdout) {
+        (true, _) => {}
+        (false, true) => eprintln!("{}", table::show(report)),
+        (false, false) => println!("{}", table::show(report)),
+    }
+    Ok(())
+}
+
+/// Writes a text file, with a newline at its end.
+pub(crate) fn write_text(path: &Path, text: &str) -> Result<()> {
+    std::fs::write(path, format!("{text}\n"))
+        .with_context(|| format!("can't write {}", path.display()))
+}
+
+fn status_of(runs: &[Run]) -> ExitCode {
+    if runs.iter().any(|run| run.outcome == RunOutcome::Refused) {
+        return ExitCode::from(REFUSED);
+    }
+    let good = |run: &Run| run.outcome == RunOutcome::Completed && run.verified.holds();
+    if runs.iter().all(good) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}

@@ -1,0 +1,37 @@
+//! From the command line to what a worker is told.
+
+use crate::args::{GuestArgs, LinkArgs};
+use crate::protocol::{GuestOrder, LinkOrder};
+
+/// Most streams that are chosen without being asked for.
+const STREAMS_DEFAULT_MAX: usize = 8;
+
+/// The guest of the command line, of a kind that is settled by now.
+pub(crate) fn guest_order(args: &GuestArgs, kind: &str) -> GuestOrder {
+    let idle = args.working_set == 0 || args.dirty_rate == 0;
+    GuestOrder {
+        kind: kind.into(),
+        memory_bytes: args.memory,
+        vcpus: args.vcpus,
+        fill: args.fill.to_string(),
+        touched_percent: args.touched,
+        working_set_bytes: if idle { 0 } else { args.working_set },
+        dirty_rate_bytes: if idle { 0 } else { args.dirty_rate },
+        pattern: args.pattern.to_string(),
+        probe: args.probe.to_string(),
+        backing: args.backing.to_string(),
+        seed: args.seed,
+    }
+}
+
+/// The link of the command line, with the stream count settled: one for each logical processor.
+pub(crate) fn link_order(args: &LinkArgs) -> LinkOrder {
+    let lps = std::thread::available_parallelism().map_or(1, usize::from);
+    LinkOrder {
+        streams: args.streams.unwrap_or(lps.min(STREAMS_DEFAULT_MAX) as u16),
+        codec: args.codec.to_string(),
+        downtime: args.downtime,
+        on_stall: args.on_stall.to_string(),
+        io: args.io.to_string(),
+    }
+}

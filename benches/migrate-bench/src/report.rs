@@ -1,0 +1,243 @@
+//! What one command measured, as the JSON schema `limosa.run/1`; `docs/report.md` describes each field.
+
+use serde::{Deserialize, Serialize};
+
+/// The schema's name and version.
+pub(crate) const SCHEMA: &str = "limosa.run/1";
+
+/// A whole command's result.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Report {
+    pub(crate) schema: String,
+    pub(crate) config: Config,
+    pub(crate) host: HostFacts,
+    pub(crate) reference: Option<Reference>,
+    pub(crate) runs: Vec<Run>,
+    pub(crate) summary: Summary,
+}
+
+/// What was asked for, after defaults.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Config {
+    pub(crate) guest: String,
+    pub(crate) guest_reason: String,
+    pub(crate) memory_bytes: u64,
+    pub(crate) vcpus: u16,
+    pub(crate) fill: String,
+    pub(crate) touched_percent: u8,
+    pub(crate) working_set_bytes: u64,
+    pub(crate) dirty_rate_bytes: u64,
+    pub(crate) pattern: String,
+    pub(crate) probe: String,
+    pub(crate) backing: String,
+    pub(crate) transport: String,
+    pub(crate) io: String,
+    pub(crate) streams: u16,
+    pub(crate) codec: String,
+    pub(crate) downtime_ms: f64,
+    pub(crate) on_stall: String,
+    pub(crate) seed: u64,
+    pub(crate) repeat: u32,
+    pub(crate) hops: u32,
+    pub(crate) warmed_bytes: u64,
+}
+
+/// The machine that the command ran on.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct HostFacts {
+    pub(crate) cpu: String,
+    pub(crate) lps: usize,
+    pub(crate) kernel: String,
+    pub(crate) kvm: String,
+    pub(crate) memory: u64,
+}
+
+/// Bare sockets carrying as many bytes into the same kind of memory, measured beside the runs.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Reference {
+    pub(crate) what: String,
+    pub(crate) bytes: u64,
+    pub(crate) streams: u16,
+    pub(crate) total_ms: Vec<f64>,
+    pub(crate) throughput_gib_s: Spread,
+    /// Our total ÷ the reference's total beside it.
+    pub(crate) time_ratio: Option<Spread>,
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum RunOutcome {
+    Completed,
+    Refused,
+    Failed,
+    Cancelled,
+}
+
+/// One migration (or, with hops, the last of a chain; the figures are then of that last one).
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Run {
+    pub(crate) outcome: RunOutcome,
+    pub(crate) custody: String,
+    pub(crate) error: Option<String>,
+    pub(crate) hops: u32,
+    pub(crate) total_ms: f64,
+    pub(crate) downtime_ms: Downtime,
+    pub(crate) stall_max_ms: Option<f64>,
+    pub(crate) stall_ms: Option<Quantiles>,
+    pub(crate) guest_bytes: u64,
+    pub(crate) wire_bytes: u64,
+    pub(crate) pages: Pages,
+    pub(crate) throughput_gib_s: f64,
+    pub(crate) cpu_s: CpuSeconds,
+    pub(crate) overhead_bytes: BothSides<u64>,
+    pub(crate) rounds: Vec<RoundFigures>,
+    pub(crate) verified: Verified,
+}
+
+/// The pause as each saw it.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(crate) struct Downtime {
+    pub(crate) engine: f64,
+    pub(crate) guest: Option<f64>,
+}
+
+/// Quantiles of the guest's stalls before the switchover, in milliseconds.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Quantiles {
+    pub(crate) p50: f64,
+    pub(crate) p99: f64,
+    pub(crate) max: f64,
+}
+
+/// Pages by encoding, over all rounds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Pages {
+    pub(crate) absent: u64,
+    pub(crate) zero: u64,
+    pub(crate) raw: u64,
+    pub(crate) lz4: u64,
+}
+
+/// CPU time; the vCPUs' is not in `source` and `target`.
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+pub(crate) struct CpuSeconds {
+    pub(crate) source: f64,
+    pub(crate) target: f64,
+    pub(crate) vcpu_source: f64,
+    pub(crate) vcpu_target: f64,
+}
+
+/// One figure of either side.
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+pub(crate) struct BothSides<T> {
+    pub(crate) source: T,
+    pub(crate) target: T,
+}
+
+/// One round.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct RoundFigures {
+    pub(crate) pages: u64,
+    pub(crate) wire_bytes: u64,
+    pub(crate) ms: f64,
+}
+
+/// One kind of proof that nothing was lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Check {
+    Ok,
+    Failed,
+    Off,
+}
+
+/// The proofs.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub(crate) struct Verified {
+    pub(crate) guest: Check,
+    pub(crate) digest: Check,
+}
+
+/// Least, middle and largest of a figure over the runs.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Spread {
+    pub(crate) min: f64,
+    pub(crate) median: f64,
+    pub(crate) max: f64,
+}
+
+/// Each figure over the completed runs; absent figures are null.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(crate) struct Summary {
+    pub(crate) completed: u32,
+    pub(crate) verified: u32,
+    pub(crate) total_ms: Option<Spread>,
+    pub(crate) downtime_engine_ms: Option<Spread>,
+    pub(crate) downtime_guest_ms: Option<Spread>,
+    pub(crate) stall_max_ms: Option<Spread>,
+    pub(crate) throughput_gib_s: Option<Spread>,
+    pub(crate) wire_bytes: Option<Spread>,
+    pub(crate) cpu_source_s: Option<Spread>,
+    pub(crate) cpu_target_s: Option<Spread>,
+    pub(crate) rounds: Option<Spread>,
+}
+
+impl Spread {
+    /// None of no values.
+    pub(crate) fn of(values: impl IntoIterator<Item = f64>) -> Option<Self> {
+        let mut values: Vec<f64> = values.into_iter().collect();
+        values.sort_by(f64::total_cmp);
+        let (first, last) = (*values.first()?, *values.last()?);
+        let middle = values.len() / 2;
+        let median = if values.len() % 2 == 1 {
+            values[middle]
+        } else {
+            f64::midpoint(values[middle - 1], values[middle])
+        };
+        Some(Self { min: first, median, max: last })
+    }
+}
+
+impl Verified {
+    /// Nothing that was checked came out wrong.
+    pub(crate) fn holds(self) -> bool {
+        self.guest != Check::Failed && self.digest != Check::Failed
+    }
+}
+
+impl Summary {
+    /// Over the completed ones of `runs`.
+    pub(crate) fn of(runs: &[Run]) -> Self {
+        let completed: Vec<&Run> =
+            runs.iter().filter(|run| run.outcome == RunOutcome::Completed).collect();
+        let spread = |figure: fn(&Run) -> Option<f64>| {
+            Spread::of(completed.iter().filter_map(|run| figure(run)))
+        };
+        Self {
+            completed: completed.len() as u32,
+            verified: completed.iter().filter(|run| run.verified.holds()).count() as u32,
+            total_ms: spread(|run| Some(run.total_ms)),
+            downtime_engine_ms: spread(|run| Some(run.downtime_ms.engine)),
+            downtime_guest_ms: spread(|run| run.downtime_ms.guest),
+            stall_max_ms: spread(|run| run.stall_max_ms),
+            throughput_gib_s: spread(|run| Some(run.throughput_gib_s)),
+            wire_bytes: spread(|run| Some(run.wire_bytes as f64)),
+            cpu_source_s: spread(|run| Some(run.cpu_s.source)),
+            cpu_target_s: spread(|run| Some(run.cpu_s.target)),
+            rounds: spread(|run| Some(run.rounds.len() as f64)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_median_of_an_even_count_lies_between() {
+        let spread = Spread::of([4.0, 1.0, 3.0, 2.0]).unwrap();
+        assert_eq!(spread, Spread { min: 1.0, median: 2.5, max: 4.0 });
+        assert_eq!(Spread::of([]), None);
+    }
+}

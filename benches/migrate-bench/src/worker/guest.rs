@@ -1,0 +1,171 @@
+//! Guests of either kind as a host of the benchmark handles them.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+use limosa_payload::protocol::{Fill, Pattern, Phase, Probe};
+use limosa_payload::{Histogram, VcpuReport};
+use limosa_shim::{
+    Backing, GuestSpec, HugePages, KvmGuest, ProcessGuest, Workload, WorkloadSpec,
+};
+
+use crate::args::GuestArgs;
+use crate::orders::guest_order;
+use crate::protocol::{Answer, GuestOrder, GuestSight};
+use crate::report::Quantiles;
+use crate::units::ms;
+
+/// Longest time for a guest's check of all its memory.
+const CHECK_MAX: Duration = Duration::from_secs(240);
+/// Longest wait for every vCPU to have noticed the switchover.
+const NOTICE_MAX: Duration = Duration::from_secs(2);
+/// What one write of the workload dirties.
+const PAGE_BYTES: u64 = 4096;
+
+/// A guest of either kind.
+pub(crate) enum AnyGuest {
+    Kvm(KvmGuest),
+    Process(ProcessGuest),
+}
+
+impl From<KvmGuest> for AnyGuest {
+    fn from(guest: KvmGuest) -> Self {
+        Self::Kvm(guest)
+    }
+}
+
+impl From<ProcessGuest> for AnyGuest {
+    fn from(guest: ProcessGuest) -> Self {
+        Self::Process(guest)
+    }
+}
+
+impl AnyGuest {
+    /// The guest as its workload sees it.
+    pub(crate) fn workload(&self) -> &dyn Workload {
+        match self {
+            Self::Kvm(guest) => guest,
+            Self::Process(guest) => guest,
+        }
+    }
+
+    /// CPU time of all vCPUs on this host.
+    pub(crate) fn vcpu_cpu(&self) -> Duration {
+        self.workload().vcpu_cpu_times().iter().sum()
+    }
+
+    /// The stalls of all vCPUs while memory was being copied.
+    pub(crate) fn precopy_stalls(&self) -> Result<Histogram> {
+        let mut all = Histogram::EMPTY;
+        for vcpu in self.workload().stats()? {
+            all.merge(vcpu.stalls(Phase::Precopy));
+        }
+        Ok(all)
+    }
+}
+
+/// What a guest of the command line is, checked before a process is started for it.
+pub(crate) fn check_guest(args: &GuestArgs, kind: &str) -> Result<()> {
+    spec_of(&guest_order(args, kind))?.params(0)?;
+    Ok(())
+}
+
+/// Boots what was ordered.
+pub(crate) fn boot(order: &GuestOrder) -> Result<AnyGuest> {
+    let spec = spec_of(order)?;
+    Ok(match order.kind.as_str() {
+        "kvm" => KvmGuest::boot(&spec)?.into(),
+        "process" => ProcessGuest::boot(&spec)?.into(),
+        other => bail!("there is no guest of kind `{other}`"),
+    })
+}
+
+/// The backing of a name; anonymous memory for any other.
+pub(crate) fn backing(name: &str) -> Backing {
+    match name {
+        "memfd" => Backing::Memfd,
+        _ => Backing::Anonymous,
+    }
+}
+
+fn spec_of(order: &GuestOrder) -> Result<GuestSpec> {
+    Ok(GuestSpec {
+        memory_bytes: order.memory_bytes,
+        vcpu_count: order.vcpus,
+        backing: backing(&order.backing),
+        huge_pages: HugePages::Advised,
+        workload: WorkloadSpec {
+            fill: match order.fill.as_str() {
+                "random" => Fill::Random,
+                "zero" => Fill::Zero,
+                "text" => Fill::Text,
+                "mixed" => Fill::Mixed,
+                other => bail!("there is no fill `{other}`"),
+            },
+            touched_percent: order.touched_percent.into(),
+            working_set_bytes: order.working_set_bytes,
+            dirty_pages_per_second: order.dirty_rate_bytes.div_ceil(PAGE_BYTES),
+            pattern: match order.pattern.as_str() {
+                "sequential" => Pattern::Sequential,
+                "random" => Pattern::Random,
+                "hot-cold" => Pattern::HotCold,
+                other => bail!("there is no pattern `{other}`"),
+            },
+            probe: match order.probe.as_str() {
+                "sleep" => Probe::Sleep,
+                "spin" => Probe::Spin,
+                other => bail!("there is no probe `{other}`"),
+            },
+            seed: order.seed,
+            ..WorkloadSpec::default()
+        },
+    })
+}
+
+/// Lets the guest check all its memory.
+pub(crate) fn check(guest: &AnyGuest) -> Result<Answer> {
+    let report = guest.workload().check(CHECK_MAX)?;
+    let first = report
+        .first_bad
+        .map_or_else(String::new, |address| format!(", the first at {address:#x}"));
+    Ok(Answer::Checked {
+        ok: report.intact(),
+        detail: format!(
+            "the guest found {} of {} pages wrong{first}; it had done {} writes and found {}",
+            report.bad_pages, report.pages, report.writes_done, report.writes_found
+        ),
+    })
+}
+
+/// What the guest saw, once every vCPU has noticed the last switchover.
+pub(crate) fn sight(guest: &AnyGuest) -> Result<GuestSight> {
+    let end = Instant::now() + NOTICE_MAX;
+    let vcpus = loop {
+        let vcpus = guest.workload().stats()?;
+        let last = vcpus.iter().filter_map(last_gap).map(|(number, _)| number).max();
+        let noticed = |vcpu: &VcpuReport| last_gap(vcpu).map(|(number, _)| number) == last;
+        if vcpus.iter().all(noticed) || Instant::now() > end {
+            break vcpus;
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    };
+    let gap = vcpus.iter().filter_map(last_gap).map(|(_, gap)| gap).max();
+    Ok(GuestSight {
+        gap_ms: gap.map(ms),
+        writes: vcpus.iter().map(|vcpu| vcpu.writes).sum(),
+        vcpu_cpu_s: guest.vcpu_cpu().as_secs_f64(),
+    })
+}
+
+fn last_gap(vcpu: &VcpuReport) -> Option<(u64, Duration)> {
+    vcpu.downtimes.iter().copied().max_by_key(|(number, _)| *number)
+}
+
+/// Stalls as the report has them; none where the guest took no time stamps.
+pub(crate) fn quantiles(stalls: &Histogram) -> Option<Quantiles> {
+    (stalls.count() > 0).then(|| Quantiles {
+        p50: ms(stalls.percentile(50.0)),
+        p99: ms(stalls.percentile(99.0)),
+        max: ms(stalls.longest()),
+    })
+}

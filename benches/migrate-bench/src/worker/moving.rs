@@ -1,0 +1,284 @@
+//! One side of a move: send the guest, or take one in, and measure.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use limosa::{
+    CancelToken, Codec, EncodingCounts, Endpoint, GuestError, GuestMemory, IoChoice, LinkConfig,
+    Listener, MigrationConfig, MigrationError, Moment, Offer, OnStall, SourceGuest, SourceReport,
+    StateSection, TargetGuest, TargetHost, TargetPolicy, migrate_in, migrate_out,
+};
+use limosa_payload::protocol::Phase;
+use limosa_shim::{HostSpec, HugePages, KvmHost, ProcessHost, Workload};
+use rustix::time::{ClockId, clock_gettime};
+
+use crate::protocol::{Answer, Ending, LinkOrder, SourceSide, TargetSide};
+use crate::report::{Pages, RoundFigures};
+use crate::units::ms;
+use crate::worker::guest::{AnyGuest, backing, quantiles};
+
+/// CPU time of this process's threads, split into the guest's and the rest.
+struct CpuClock {
+    all: Duration,
+    vcpus: Duration,
+}
+
+impl CpuClock {
+    fn now(vcpus: Duration) -> Self {
+        let time = clock_gettime(ClockId::ProcessCPUTime);
+        let all = Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec.unsigned_abs() as u32);
+        Self { all, vcpus }
+    }
+
+    /// Seconds since `self` of everything but the vCPUs, and of the vCPUs.
+    fn since(&self, now: &Self) -> (f64, f64) {
+        let vcpus = now.vcpus.saturating_sub(self.vcpus);
+        let all = now.all.saturating_sub(self.all);
+        (all.saturating_sub(vcpus).as_secs_f64(), vcpus.as_secs_f64())
+    }
+}
+
+/// Sends the guest to `endpoint`; `say` hears of progress.
+pub(crate) fn send(
+    guest: &mut AnyGuest,
+    endpoint: &str,
+    order: &LinkOrder,
+    cancel: &CancelToken,
+    say: &mut dyn FnMut(&Answer),
+) -> Result<SourceSide> {
+    let target: Endpoint = endpoint.parse()?;
+    let config = config_of(order);
+    guest.workload().set_phase(Phase::Precopy)?;
+    let stalls_before = guest.precopy_stalls()?;
+    let begun = CpuClock::now(guest.vcpu_cpu());
+    let mut observer = |moment: &Moment| {
+        if let Moment::Progress(progress) = moment {
+            say(&Answer::Progress {
+                round: progress.round.get(),
+                sent_bytes: progress.wire_bytes,
+                remaining_bytes: progress.remaining_bytes,
+                send_rate: progress.bytes_per_second,
+                dirty_rate: progress.dirty_bytes_per_second,
+            });
+        }
+    };
+    let done = match guest {
+        AnyGuest::Kvm(guest) => out(guest, &target, &config, cancel, &mut observer),
+        AnyGuest::Process(guest) => out(guest, &target, &config, cancel, &mut observer),
+    };
+    let (cpu_s, vcpu_cpu_s) = begun.since(&CpuClock::now(guest.vcpu_cpu()));
+    // What the guest had seen until it was paused: its memory here stands still from then on.
+    let stalls = guest.precopy_stalls()?.since(&stalls_before);
+    let (report, ending) = match done {
+        Ok(report) => (report, ending_of(None)),
+        Err(error) => {
+            guest.workload().set_phase(Phase::Quiet)?;
+            (SourceReport::default(), ending_of(Some(&error)))
+        }
+    };
+    Ok(SourceSide {
+        ending,
+        total_ms: ms(report.elapsed),
+        downtime_ms: ms(report.switchover.total),
+        wire_bytes: report.wire_bytes(),
+        pages: pages_of(report.pages()),
+        rounds: report
+            .rounds
+            .iter()
+            .map(|round| RoundFigures {
+                pages: round.pages.total(),
+                wire_bytes: round.wire_bytes,
+                ms: ms(round.elapsed),
+            })
+            .collect(),
+        cpu_s,
+        vcpu_cpu_s,
+        overhead_bytes: report.overhead_bytes,
+        io: report.io,
+        tracking: report.tracking,
+        stall_ms: quantiles(&stalls),
+    })
+}
+
+fn out<G: SourceGuest>(
+    guest: &mut G,
+    target: &Endpoint,
+    config: &MigrationConfig,
+    cancel: &CancelToken,
+    observer: &mut impl FnMut(&Moment),
+) -> Result<SourceReport, MigrationError> {
+    migrate_out(guest, target, config, cancel, observer)
+}
+
+/// What a target is asked to do.
+pub(crate) struct Listen {
+    pub(crate) endpoint: String,
+    pub(crate) kind: String,
+    pub(crate) backing: String,
+    pub(crate) io: String,
+    pub(crate) digest: bool,
+}
+
+/// Takes one guest in; `listening` is told where, once somebody can connect.
+pub(crate) fn listen(
+    wish: &Listen,
+    cancel: &CancelToken,
+    listening: impl FnOnce(String),
+) -> Result<(Option<AnyGuest>, TargetSide)> {
+    let spec = HostSpec {
+        backing: backing(&wish.backing),
+        huge_pages: HugePages::Advised,
+        ..HostSpec::default()
+    };
+    let link = LinkConfig { io: io_of(&wish.io), ..LinkConfig::default() };
+    let mut listener = Listener::bind(&wish.endpoint.parse()?, &link)?;
+    let config = MigrationConfig { link, ..MigrationConfig::default() };
+    let digest = if wish.digest { Digest::Wanted } else { Digest::Off };
+    if wish.kind == "process" {
+        let host = ProcessHost::new(spec)?;
+        listening(listener.endpoint().to_string());
+        take_in(host, digest, &mut listener, &config, cancel)
+    } else {
+        let host = KvmHost::new(spec)?;
+        listening(listener.endpoint().to_string());
+        take_in(host, digest, &mut listener, &config, cancel)
+    }
+}
+
+fn take_in<H>(
+    host: H,
+    digest: Digest,
+    listener: &mut Listener,
+    config: &MigrationConfig,
+    cancel: &CancelToken,
+) -> Result<(Option<AnyGuest>, TargetSide)>
+where
+    H: TargetHost,
+    H::Guest: Workload + Into<AnyGuest>,
+{
+    let begun = CpuClock::now(Duration::ZERO);
+    let mut host = DigestHost { host, digest };
+    let landed = migrate_in(&mut host, listener, config, cancel, &mut ());
+    let (guest, report, ending, digest) = match landed {
+        Ok(landed) => {
+            let DigestGuest { guest, digest } = landed.guest;
+            let guest: AnyGuest = guest.into();
+            (Some(guest), landed.report, ending_of(None), digest.value())
+        }
+        Err(error) => (None, Default::default(), ending_of(Some(&error)), None),
+    };
+    let vcpus = guest.as_ref().map_or(Duration::ZERO, AnyGuest::vcpu_cpu);
+    let (cpu_s, _) = begun.since(&CpuClock::now(vcpus));
+    if let Some(guest) = &guest {
+        guest.workload().set_phase(Phase::Quiet)?;
+    }
+    let side =
+        TargetSide { ending, cpu_s, overhead_bytes: report.overhead_bytes, io: report.io, digest };
+    Ok((guest, side))
+}
+
+/// Whether a digest of all memory is taken before the guest runs here.
+#[derive(Debug, Clone, Copy)]
+enum Digest {
+    Off,
+    Wanted,
+    Taken(u64),
+}
+
+impl Digest {
+    fn value(self) -> Option<u64> {
+        match self {
+            Self::Taken(digest) => Some(digest),
+            Self::Off | Self::Wanted => None,
+        }
+    }
+}
+
+/// A host whose guests are digested between their arrival and their first step.
+struct DigestHost<H> {
+    host: H,
+    digest: Digest,
+}
+
+struct DigestGuest<G> {
+    guest: G,
+    digest: Digest,
+}
+
+impl<H: TargetHost> TargetHost for DigestHost<H>
+where
+    H::Guest: Workload,
+{
+    type Guest = DigestGuest<H::Guest>;
+
+    fn policy(&self) -> Result<TargetPolicy, GuestError> {
+        self.host.policy()
+    }
+
+    fn prepare(&mut self, offer: &Offer) -> Result<Self::Guest, GuestError> {
+        Ok(DigestGuest { guest: self.host.prepare(offer)?, digest: self.digest })
+    }
+}
+
+impl<G: TargetGuest + Workload> TargetGuest for DigestGuest<G> {
+    fn memory(&self) -> std::sync::Arc<dyn GuestMemory> {
+        TargetGuest::memory(&self.guest)
+    }
+
+    fn restore_state(&mut self, sections: Vec<StateSection>) -> Result<(), GuestError> {
+        self.guest.restore_state(sections)
+    }
+
+    fn resume(&mut self) -> Result<(), GuestError> {
+        if matches!(self.digest, Digest::Wanted) {
+            let digest = self.guest.memory_digest().map_err(GuestError::new)?;
+            self.digest = Digest::Taken(digest);
+        }
+        self.guest.resume()
+    }
+}
+
+fn config_of(order: &LinkOrder) -> MigrationConfig {
+    let mut config = MigrationConfig::default();
+    config.session.downtime_max = order.downtime;
+    config.session.stream_count = order.streams;
+    config.session.on_stall = match order.on_stall.as_str() {
+        "stop" => OnStall::Stop,
+        _ => OnStall::Fail,
+    };
+    config.link.io = io_of(&order.io);
+    config.codec = match order.codec.as_str() {
+        "none" => Codec::None,
+        "lz4" => Codec::Lz4,
+        _ => Codec::Auto,
+    };
+    config
+}
+
+fn io_of(name: &str) -> IoChoice {
+    match name {
+        "uring" => IoChoice::Uring,
+        "blocking" => IoChoice::Blocking,
+        _ => IoChoice::Auto,
+    }
+}
+
+fn ending_of(error: Option<&MigrationError>) -> Ending {
+    let Some(error) = error else {
+        return Ending { outcome: "completed".into(), custody: "target".into(), error: None };
+    };
+    let outcome = match &error.cause {
+        cause if cause.is_refusal() => "refused",
+        cause if cause.is_cancelled() => "cancelled",
+        _ => "failed",
+    };
+    Ending {
+        outcome: outcome.into(),
+        custody: error.custody.to_string(),
+        error: Some(error.to_string()),
+    }
+}
+
+fn pages_of(counts: EncodingCounts) -> Pages {
+    Pages { absent: counts.absent, zero: counts.zero, raw: counts.raw, lz4: counts.lz4 }
+}
