@@ -1,5 +1,5 @@
-//! Measures the pipeline's rooms on this machine, one core each, against memcpy. It moves no byte over
-//! any link.
+//! Measures the pipeline's rooms on this machine, one core each, against memcpy. It moves no byte
+//! over any link.
 
 use std::hint::black_box;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use limosa_pipeline::{
     BufferPool, Codec, Corridor, FrameBuf, FrameSource, GuestMemory, LandError, Lander, Ledger,
     MemoryError, PackConfig, PackError, scan,
 };
-use limosa_wire::{EncodingSet, MigrationId, Round, StreamIndex, StreamSecret};
+use limosa_wire::{EncodingSet, MigrationId, Round, StreamIndex};
 use vm_memory::mmap::MmapRegion;
 use vm_memory::{VolatileMemory, VolatileSlice};
 
@@ -154,9 +154,6 @@ fn pack(memory: &Arc<Memory>, config: &PackConfig, sink: impl FnMut(&[u8])) {
     let work = scan(&memory.map.full_set(), &memory.map, 1);
     let mut rearm = |_: ChunkIndex, _: &mut ChunkPages| Ok::<(), Failed>(());
     corridor
-        .bind(StreamSecret::new([0; 16]), &mut give)
-        .expect("binds");
-    corridor
         .run_round(Round::FIRST, &work[0], &mut rearm, &mut give)
         .expect("packs");
 }
@@ -178,7 +175,7 @@ fn measure(what: &str, memory: &Arc<Memory>, config: &PackConfig) {
         let guest = Arc::clone(&target) as Arc<dyn GuestMemory>;
         let stream = StreamIndex::new(0);
         let mut lander = Lander::new(guest, ledger, MIGRATION, stream, EncodingSet::ALL);
-        let mut tape = Tape(&tape[64 + 18..]);
+        let mut tape = Tape(&tape);
         while lander.land(&mut tape).is_ok() {}
         assert!(tape.0.is_empty());
     });

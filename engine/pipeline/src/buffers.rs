@@ -1,5 +1,5 @@
-//! The buffers of one stream, made before the first round. Waiting for one that is being sent is the
-//! caller's.
+//! The buffers of one stream, made before the first round. Waiting for one that is being sent is
+//! the caller's.
 
 use crate::config::PackConfig;
 use crate::frame_buf::FrameBuf;

@@ -11,8 +11,8 @@ const SKIPPED_RUNS_MAX: u32 = 31;
 
 /// Decides run by run whether LZ4 is tried, by these rules:
 ///
-/// 1. **Sample.** One page, the middle one, stands for a run. Only a sample that LZ4 brings to three
-///    quarters or less lets the run be encoded.
+/// 1. **Sample.** One page, the middle one, stands for a run. Only a sample that LZ4 brings to
+///    three quarters or less lets the run be encoded.
 /// 2. **Look less often.** After *n* samples in a row that did not shrink, the next `2^n - 1` runs,
 ///    31 at most, go raw without a sample: pages that do not shrink come in herds. One sample that
 ///    shrinks ends that.

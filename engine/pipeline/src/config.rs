@@ -32,10 +32,11 @@ impl PackConfig {
 
     /// Payload of a full frame by default: 256 KiB.
     ///
-    /// Measured on one core of a Xeon with 2 MiB of L2 cache, lift, pack and seal of pages of noise:
-    /// 64 KiB 10.1, 128 KiB 10.3, **256 KiB 10.4**, 512 KiB 10.0, 1 MiB 8.3 GiB/s, where memcpy to
-    /// a small buffer has 9.8. A frame must still be in the cache when it is sealed and when the
-    /// kernel takes it; the larger it is, the fewer sends. `examples/throughput.rs` measures again.
+    /// Measured on one core of a Xeon with 2 MiB of L2 cache, lift, pack and seal of pages of
+    /// noise: 64 KiB 10.1, 128 KiB 10.3, **256 KiB 10.4**, 512 KiB 10.0, 1 MiB 8.3 GiB/s, where
+    /// memcpy to a small buffer has 9.8. A frame must still be in the cache when it is sealed and
+    /// when the kernel takes it; the larger it is, the fewer sends. `examples/throughput.rs`
+    /// measures again.
     pub const FRAME_PAYLOAD_BYTES: usize = 256 << 10;
 
     /// The defaults with `codec`, for a target that can read `encodings`.

@@ -6,9 +6,7 @@ use std::time::Instant;
 
 use limosa_pages::{ChunkIndex, ChunkPages, MemoryMap, PAGE_BYTES, PageCount, PageRange};
 use limosa_wire::limits::FRAME_RECORDS_MAX;
-use limosa_wire::{
-    EncodingCounts, MigrationId, PageEncoding, PageRecord, Round, StreamIndex, StreamSecret,
-};
+use limosa_wire::{EncodingCounts, MigrationId, PageEncoding, PageRecord, Round, StreamIndex};
 
 use crate::config::PackConfig;
 use crate::frame_buf::FrameBuf;
@@ -54,9 +52,10 @@ pub enum PackError {
 
 /// The pages of one stream, on their way from the guest's memory into frames.
 ///
-/// A corridor belongs to one thread. [`bind`](Self::bind) comes first, then one
-/// [`run_round`](Self::run_round) for each round in order. `rearm` and `sink` may fail with an error
-/// of the caller's own; the corridor is of no further use after any error.
+/// A corridor belongs to one thread. The stream is bound by whoever opened it: frame 0 is the
+/// link's [`Bind`](limosa_wire::Bind), and the corridor's frames follow it. Then comes one
+/// [`run_round`](Self::run_round) for each round in order. `rearm` and `sink` may fail with an
+/// error of the caller's own; the corridor is of no further use after any error.
 ///
 /// A **sink** takes a buffer of whole frames and returns an empty one: the same, or another while
 /// this one is on its way. Where it waits for one, the guest's pages wait in the guest.
@@ -104,27 +103,6 @@ impl Corridor {
     /// How many bytes of memory the corridor takes besides its buffers.
     pub fn overhead_bytes(&self) -> usize {
         self.lane.packer.overhead_bytes() + self.lane.absent.capacity() * size_of::<PageRecord>()
-    }
-
-    /// Sends the frame that ties the stream to its migration.
-    ///
-    /// # Errors
-    /// The sink's, and [`PackError::NoBuffer`].
-    pub fn bind<E: From<PackError>>(
-        &mut self,
-        secret: StreamSecret,
-        sink: &mut impl FnMut(FrameBuf) -> Result<FrameBuf, E>,
-    ) -> Result<(), E> {
-        let Lane {
-            sealer,
-            buffer,
-            stream_count,
-            ..
-        } = &mut self.lane;
-        if let Some(buffer) = buffer {
-            sealer.bind(secret, *stream_count, buffer);
-        }
-        self.lane.flush(sink)
     }
 
     /// Sends the pages of `work`, and the barrier that ends the round on this stream.

@@ -6,7 +6,8 @@ use limosa_wire::{FRAME_HEADER_BYTES, FrameHeader, PageRecord, RECORD_BYTES, enc
 
 use limosa_pages::PAGE_BYTES;
 
-/// Alignment of the first payload, in bytes: a cache line, so that no store of the lift crosses one.
+/// Alignment of the first payload, in bytes: a cache line, so that no store of the lift crosses
+/// one.
 const PAYLOAD_ALIGNMENT: usize = 64;
 
 /// Room ahead of the first payload: its length is known only when the last page is in, and the
@@ -15,9 +16,9 @@ const FRONT_BYTES: usize = FRAME_HEADER_BYTES + FRAME_TABLE_BYTES_MAX;
 
 /// One allocation that holds whole frames, one behind the other: `header | table | payload | …`.
 ///
-/// [`bytes`](Self::bytes) is exactly what goes on the wire. A buffer has room for one frame with the
-/// largest payload, or for many small ones: the pages of chunks in which little was written share a
-/// buffer, so that the link sees few and large sends.
+/// [`bytes`](Self::bytes) is exactly what goes on the wire. A buffer has room for one frame with
+/// the largest payload, or for many small ones: the pages of chunks in which little was written
+/// share a buffer, so that the link sees few and large sends.
 ///
 /// Made by a [`BufferPool`](crate::BufferPool), filled by a [`Corridor`](crate::Corridor).
 pub struct FrameBuf {
@@ -164,8 +165,8 @@ impl FrameBuf {
         &self.table
     }
 
-    /// Ends the frame: `header` and the [table](Self::encode_table) go ahead of the payload. Says how
-    /// many bytes the frame has.
+    /// Ends the frame: `header` and the [table](Self::encode_table) go ahead of the payload. Says
+    /// how many bytes the frame has.
     pub(crate) fn close(&mut self, header: &FrameHeader) -> usize {
         let front = FRAME_HEADER_BYTES + self.table.len();
         let at = if self.is_empty() {

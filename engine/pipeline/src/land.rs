@@ -1,5 +1,5 @@
-//! The target's way of one stream: open, check, place, and take down. It knows no socket: bytes come
-//! from a source that the engine connects to the link.
+//! The target's way of one stream: open, check, place, and take down. It knows no socket: bytes
+//! come from a source that the engine connects to the link.
 
 use std::sync::Arc;
 

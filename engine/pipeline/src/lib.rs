@@ -17,8 +17,8 @@
 //! allocates nothing; buffers are made before the first round by a [`BufferPool`].
 //!
 //! A chunk belongs to one stream for the whole migration
-//! ([`StreamIndex::of_chunk`](limosa_wire::StreamIndex::of_chunk)): the versions of a page arrive in
-//! order.
+//! ([`StreamIndex::of_chunk`](limosa_wire::StreamIndex::of_chunk)): the versions of a page arrive
+//! in order.
 //!
 //! `unsafe` lives in `kernels/` only.
 

@@ -1,4 +1,5 @@
-//! What the pipeline asks of a guest's memory. Mapping, backing and protecting it are the embedder's.
+//! What the pipeline asks of a guest's memory. Mapping, backing and protecting it are the
+//! embedder's.
 
 use limosa_pages::{ChunkIndex, ChunkPages, MemoryMap, PageRange};
 use vm_memory::VolatileSlice;
@@ -41,7 +42,11 @@ pub trait GuestMemory: Send + Sync {
 #[non_exhaustive]
 pub enum MemoryError {
     /// Pages were asked for that are not inside one region of the map.
-    #[error("pages {} to {} are not inside one region of the memory map", pages.start(), pages.end())]
+    #[error(
+        "pages {} to {} are not inside one region of the memory map",
+        pages.start(),
+        pages.end()
+    )]
     OutsideMap {
         /// The pages.
         pages: PageRange,

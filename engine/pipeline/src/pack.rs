@@ -72,7 +72,8 @@ impl Packer {
         self.encoder.scratch.capacity()
     }
 
-    /// Lifts the page at `offset` of the chunk and adds it to the frame. Pages come in rising order.
+    /// Lifts the page at `offset` of the chunk and adds it to the frame. Pages come in rising
+    /// order.
     #[inline]
     pub(crate) fn add_page(
         &mut self,

@@ -18,9 +18,9 @@ pub struct ChunkWork {
 
 /// Divides `pages` into one work list per stream, each in the order of memory.
 ///
-/// A chunk goes to the stream that [owns](limosa_wire::StreamIndex::of_chunk) it, in every round. Chunks without
-/// pages are left out, and so are pages that `map` does not have. `stream_count` is brought into
-/// 1 to [`STREAMS_MAX`]; there are as many lists.
+/// A chunk goes to the stream that [owns](limosa_wire::StreamIndex::of_chunk) it, in every round.
+/// Chunks without pages are left out, and so are pages that `map` does not have. `stream_count` is
+/// brought into 1 to [`STREAMS_MAX`]; there are as many lists.
 pub fn scan(pages: &PageSet, map: &MemoryMap, stream_count: u16) -> Vec<Vec<ChunkWork>> {
     let stream_count = u64::from(stream_count.clamp(1, STREAMS_MAX));
     let chunk_count = pages.bound().min(map.end()).get().div_ceil(CHUNK_PAGES);

@@ -1,15 +1,16 @@
-//! Seal: pages and records to a checked frame of one stream. Open: back, with every rule that makes a
-//! frame the next one of its stream. The pages themselves are `pack.rs`.
+//! Seal: pages and records to a checked frame of one stream. Open: back, with every rule that makes
+//! a frame the next one of its stream. The pages themselves are `pack.rs`.
 
 use limosa_pages::ChunkIndex;
 use limosa_wire::{
-    Barrier, Bind, DecodeError, FRAME_HEADER_BYTES, FrameHeader, FrameKind, MigrationId,
-    PageRecord, Round, StreamIndex, StreamSecret, checksum, decode_table,
+    Barrier, DecodeError, FRAME_HEADER_BYTES, FrameHeader, FrameKind, MigrationId, PageRecord,
+    Round, StreamIndex, checksum, decode_table,
 };
 
 use crate::frame_buf::FrameBuf;
 
-/// Numbers and seals the frames of one stream.
+/// Numbers and seals the frames of one stream. Its `Bind` frame, numbered 0, is sent by whoever
+/// opens the stream.
 #[derive(Debug)]
 pub(crate) struct Sealer {
     migration_id: MigrationId,
@@ -22,28 +23,12 @@ impl Sealer {
         Self {
             migration_id,
             stream,
-            // Frame 0 is the `Bind`: `bind` makes it, unless whoever opened the link has.
             sequence: 1,
         }
     }
 
     pub(crate) fn stream(&self) -> StreamIndex {
         self.stream
-    }
-
-    /// Adds the frame that binds the stream; `false` where the buffer has no room.
-    pub(crate) fn bind(
-        &mut self,
-        secret: StreamSecret,
-        stream_count: u16,
-        buffer: &mut FrameBuf,
-    ) -> bool {
-        let bind = Bind {
-            secret,
-            stream_count,
-        };
-        self.sequence = 0;
-        self.push(&bind.frame(self.migration_id, self.stream), buffer)
     }
 
     /// Adds the frame that ends a round of `frame_count` frames; `false` where the buffer has no

@@ -1,4 +1,5 @@
-//! Source memory to target memory through the whole corridor, with a guest that writes all the while.
+//! Source memory to target memory through the whole corridor, with a guest that writes all the
+//! while.
 
 mod common;
 
@@ -47,12 +48,15 @@ fn migrate(stream_count: u16, config: &PackConfig) {
                 seed += 1;
             }
         });
-        world.run_round(0, &world.source.map().full_set());
-        for round in 1..4 {
-            let dirty = world.source.harvest();
-            world.run_round(round, &dirty);
+        {
+            // Stops the writer where a round fails, too.
+            let _stop = common::StopOnDrop(&stop);
+            world.run_round(0, &world.source.map().full_set());
+            for round in 1..4 {
+                let dirty = world.source.harvest();
+                world.run_round(round, &dirty);
+            }
         }
-        stop.store(true, Ordering::Relaxed);
         writer.join().unwrap();
     });
     let last = world.source.harvest();

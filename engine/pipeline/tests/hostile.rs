@@ -14,7 +14,8 @@ use limosa_wire::{
 };
 use proptest::prelude::*;
 
-/// Pages 0..100 and 600..1000: the first chunk has a hole, and a second region begins in the second.
+/// Pages 0..100 and 600..1000: the first chunk has a hole, and a second region begins in the
+/// second.
 const REGIONS: [(u64, u64); 2] = [(0, 100), (600, 400)];
 
 struct Frame {

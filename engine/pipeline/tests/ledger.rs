@@ -46,9 +46,6 @@ fn recorded(pages_of: impl Fn(&TestMemory) -> PageSet) -> Recorded {
     for stream in 0..STREAMS {
         let mut corridor = corridor(&recorded.source, stream, STREAMS, &PackConfig::default());
         let mut tape = Vec::new();
-        corridor
-            .bind(common::SECRET, &mut keep(&mut Vec::new()))
-            .unwrap();
         let work = &work[usize::from(stream)];
         let report = corridor.run_round::<TestError>(
             Round::FIRST,

@@ -32,17 +32,9 @@ fn while_the_guest_writes(memory: &TestMemory, check: impl FnOnce()) {
             }
         });
         // Stops the writer where the check fails, too.
-        let _stop = StopOnDrop(&stop);
+        let _stop = common::StopOnDrop(&stop);
         check();
     });
-}
-
-struct StopOnDrop<'a>(&'a AtomicBool);
-
-impl Drop for StopOnDrop<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
 }
 
 #[test]

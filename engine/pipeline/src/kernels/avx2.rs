@@ -1,4 +1,5 @@
-//! The loops for processors with AVX2: 32 bytes at a time. What they must answer is in `portable.rs`.
+//! The loops for processors with AVX2: 32 bytes at a time. What they must answer is in
+//! `portable.rs`.
 
 use core::arch::x86_64::{
     __m256i, _mm256_or_si256, _mm256_setzero_si256, _mm256_storeu_si256, _mm256_testz_si256,

@@ -4,8 +4,8 @@
 //! # Safety rules
 //!
 //! Guest memory changes under the reader: vCPUs and devices write while a page is lifted.
-//! 1. Guest memory is only reached through a [`VolatileSlice`], never through a `&[u8]`: a reference
-//!    would promise the compiler that the bytes hold still.
+//! 1. Guest memory is only reached through a [`VolatileSlice`], never through a `&[u8]`: a
+//!    reference would promise the compiler that the bytes hold still.
 //! 2. Each byte of a page is read **once**, by a volatile load, and both the copy and the zero test
 //!    use the value in the register. A second read could see another value, and a page would count
 //!    as zero whose copy is not.

@@ -1,4 +1,5 @@
-//! The loops that every processor can run, and the oracle of the faster ones. Nothing here is tuned.
+//! The loops that every processor can run, and the oracle of the faster ones. Nothing here is
+//! tuned.
 
 use limosa_pages::PAGE_BYTES;
 

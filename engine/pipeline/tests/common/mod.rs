@@ -4,7 +4,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 use limosa_pages::{
@@ -306,24 +306,11 @@ impl World {
                 }
             })
             .collect();
-        let mut world = Self {
+        Self {
             source,
             target,
             ledger,
             streams,
-        };
-        world.bind();
-        world
-    }
-
-    fn bind(&mut self) {
-        for stream in &mut self.streams {
-            let mut bytes = Vec::new();
-            stream.corridor.bind(SECRET, &mut keep(&mut bytes)).unwrap();
-            let header = bytes.first_chunk().unwrap();
-            let header = limosa_wire::FrameHeader::decode(header).unwrap();
-            let bind = limosa_wire::Bind::decode(&header, &bytes[64..]).unwrap();
-            assert_eq!(bind.secret, SECRET);
         }
     }
 
@@ -409,4 +396,13 @@ pub(crate) fn keep(
 
 pub(crate) fn no_rearm(_: ChunkIndex, _: &mut ChunkPages) -> Result<(), TestError> {
     Ok(())
+}
+
+/// Sets a flag when it goes, so that a thread which watches it ends even where a test fails.
+pub(crate) struct StopOnDrop<'a>(pub(crate) &'a AtomicBool);
+
+impl Drop for StopOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
 }
