@@ -1,5 +1,5 @@
-//! The state in which a vCPU enters the payload for the first time: flat 32-bit protected mode. After
-//! that nobody but the guest, or a migration, sets registers.
+//! The state in which a vCPU enters the payload for the first time: flat 32-bit protected mode.
+//! After that nobody but the guest, or a migration, sets registers.
 
 use kvm_bindings::{KVM_MP_STATE_RUNNABLE, kvm_mp_state, kvm_regs, kvm_segment};
 use limosa_payload::{ENTRY_STATE, Image};

@@ -207,11 +207,11 @@ impl KvmGuest {
             Stage::Running => return Ok(()),
             stage => return Err(stage_error(stage, "resumed")),
         }
-        for cell in self.threads.workers() {
-            // Tells the guest's watchdog that it stood still. Refused where the guest has no
-            // kvmclock, and then there is nothing to tell.
-            cell.lock().fd().kvmclock_ctrl().ok();
-        }
+        // One that did not come out at the last pause runs on, and is not told.
+        self.threads
+            .workers()
+            .iter()
+            .for_each(|cell| cell.tell_of_pause());
         self.threads.resume();
         self.stage = Stage::Running;
         Ok(())
@@ -222,7 +222,7 @@ impl KvmGuest {
     /// # Errors
     /// [`ShimError::Stage`], and [`ShimError::State`] when the kernel does not hand something over.
     pub fn export_state(&mut self) -> Result<Vec<StateSection>, ShimError> {
-        if self.stage != Stage::Paused {
+        if self.stage != Stage::Paused || self.run_state() != RunState::Paused {
             return Err(stage_error(self.stage, "exported"));
         }
         self.fault()?;

@@ -1,5 +1,5 @@
-//! Guest memory as the VMM itself reads and writes it: every write is recorded, because the kernel's
-//! log has only those of vCPUs. It knows no page of the guest by name.
+//! Guest memory as the VMM itself reads and writes it: every write is recorded, because the
+//! kernel's log has only those of vCPUs. It knows no page of the guest by name.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};

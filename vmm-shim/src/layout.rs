@@ -4,8 +4,8 @@ use limosa_pages::{GuestAddress, MapError, MemoryMap, PageIndex, PageRange};
 use limosa_payload::pc_memory;
 use limosa_payload::protocol::{HOLE, Span};
 
-/// The memory of a PC: `[0, 3 GiB)`, and what is more from 4 GiB on. The hole between belongs to the
-/// interrupt controllers and to KVM's own pages.
+/// The memory of a PC: `[0, 3 GiB)`, and what is more from 4 GiB on. The hole between belongs to
+/// the interrupt controllers and to KVM's own pages.
 ///
 /// # Errors
 /// [`MapError`] for no memory, or for more than a map may have.

@@ -83,8 +83,8 @@ impl GuestRam {
     /// Maps memory for every region of `map`. No page is populated.
     ///
     /// Host addresses are a multiple of 2 MiB away from guest addresses, so that a huge page of the
-    /// host can be a huge page of the guest. Children of this process don't inherit the mapping, and
-    /// core dumps leave it out.
+    /// host can be a huge page of the guest. Children of this process don't inherit the mapping,
+    /// and core dumps leave it out.
     ///
     /// # Errors
     /// [`RamError`]; nothing stays mapped then.
@@ -250,8 +250,8 @@ fn map_over(
 
 /// What the host could give away without swapping: `MemAvailable`. `None` where it doesn't say.
 ///
-/// With heuristic overcommit the kernel grants mappings that it can't fill; the guest would be killed
-/// later, in the middle of a migration.
+/// With heuristic overcommit the kernel grants mappings that it can't fill; the guest would be
+/// killed later, in the middle of a migration.
 fn available_bytes() -> Option<u64> {
     let text = std::fs::read_to_string("/proc/meminfo").ok()?;
     let line = text

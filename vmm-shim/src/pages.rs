@@ -31,8 +31,8 @@ impl GuestPages {
         &self.ram
     }
 
-    /// A number that two guests share if their memories hold the same, apart from a chance of one in
-    /// 2^64. Reads every page that is populated, on all processors; pages of zeros count for
+    /// A number that two guests share if their memories hold the same, apart from a chance of one
+    /// in 2^64. Reads every page that is populated, on all processors; pages of zeros count for
     /// nothing, populated or not. The guest must stand still.
     #[must_use]
     pub fn digest(&self) -> u64 {

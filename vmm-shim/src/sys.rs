@@ -75,22 +75,23 @@ fn kick_signal() -> libc::c_int {
     libc::SIGRTMIN() + 4
 }
 
-/// Lets the kick interrupt system calls and do nothing else. Process-wide; repeating it is harmless.
+/// Lets the kick interrupt system calls and do nothing else. Process-wide; repeating it is
+/// harmless.
 pub(crate) fn install_kick() -> io::Result<()> {
     let mut action = MaybeUninit::<libc::sigaction>::zeroed();
     // SAFETY: all zeros is a valid `sigaction`: the default action without flags or mask.
     let action = unsafe { action.assume_init_mut() };
     // Without SA_RESTART: the interrupted call must return.
     action.sa_sigaction = ignore as *const () as libc::sighandler_t;
-    // SAFETY: `action` is initialised and lives through the call; the handler touches nothing, so it
-    // may run at any point of any thread.
+    // SAFETY: `action` is initialised and lives through the call; the handler touches nothing, so
+    // it may run at any point of any thread.
     checked(unsafe { libc::sigaction(kick_signal(), action, std::ptr::null_mut()) }).map(drop)
 }
 
 /// Interrupts the system call in which the thread is, if any.
 pub(crate) fn kick<T>(thread: &JoinHandle<T>) -> io::Result<()> {
-    // SAFETY: a `JoinHandle` that was not joined keeps its `pthread_t` valid, even if the thread has
-    // ended. The signal has a handler, see `install_kick`.
+    // SAFETY: a `JoinHandle` that was not joined keeps its `pthread_t` valid, even if the thread
+    // has ended. The signal has a handler, see `install_kick`.
     match unsafe { libc::pthread_kill(thread.as_pthread_t(), kick_signal()) } {
         0 | libc::ESRCH => Ok(()),
         error => Err(io::Error::from_raw_os_error(error)),

@@ -1,5 +1,5 @@
-//! KVM calls that `kvm-ioctls` has no x86 door for: the TSC offset and the second form of the system
-//! registers. It interprets nothing.
+//! KVM calls that `kvm-ioctls` has no x86 door for: the TSC offset and the second form of the
+//! system registers. It interprets nothing.
 //!
 //! Safety rules: the descriptor is a vCPU's, borrowed for the call; each request number carries the
 //! size of the structure that goes with it, and that structure lives through the call.

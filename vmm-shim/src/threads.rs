@@ -1,8 +1,8 @@
-//! The threads of a guest: parked or at work, all of them or none. What a thread does at work is its
-//! owner's business, so vCPUs and the threads of a process guest stand still in the same way.
+//! The threads of a guest: parked or at work, all of them or none. What a thread does at work is
+//! its owner's business, so vCPUs and the threads of a process guest stand still in the same way.
 //!
-//! `Paused → Running → Stopping → Paused`: a thread is *parked* when it has acknowledged, under the
-//! lock, that it does nothing. The guest is paused when every thread is parked.
+//! `Paused → Running → Stopping → Paused`: a thread is *parked* when it has acknowledged, under
+//! the lock, that it does nothing. The guest is paused when every thread is parked.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -26,7 +26,8 @@ pub(crate) trait Worker: Send + Sync + 'static {
     /// Forgets earlier [`call_out`](Self::call_out)s. Called under the lock, before the work.
     fn let_in(&self);
 
-    /// Makes [`work`](Self::work) return soon. A system call in which it is gets interrupted besides.
+    /// Makes [`work`](Self::work) return soon. A system call in which it is gets interrupted
+    /// besides.
     fn call_out(&self);
 
     /// Works for as long as `wanted` says so.

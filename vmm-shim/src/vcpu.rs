@@ -1,10 +1,10 @@
-//! One vCPU: its descriptor, and what is done when the guest leaves it for the VMM. Which thread runs
-//! it, and when, is not decided here.
+//! One vCPU: its descriptor, and what is done when the guest leaves it for the VMM. Which thread
+//! runs it, and when, is not decided here.
 //!
-//! Safety rules: the page that KVM shares with a vCPU is reached in two ways besides `kvm-ioctls`: one
-//! byte of it, atomically, to make `KVM_RUN` return; and its error details, right after the exit that
-//! filled them in. The vector state is copied by the kernel in a size of its own: buffers are made in
-//! the size that it states.
+//! Safety rules: the page that KVM shares with a vCPU is reached in two ways besides `kvm-ioctls`:
+//! one byte of it, atomically, to make `KVM_RUN` return; and its error details, right after the
+//! exit that filled them in. The vector state is copied by the kernel in a size of its own: buffers
+//! are made in the size that it states.
 #![expect(
     unsafe_code,
     reason = "KVM's shared page, and vector state of the size that KVM states"
@@ -187,8 +187,9 @@ impl Vcpu {
     /// Finishes what the last exit began, without entering the guest: a port or memory read whose
     /// value is still on its way is not in any register yet.
     ///
-    /// Source: Linux Documentation/virt/kvm/api.rst, `KVM_RUN`: the operation is complete only after
-    /// `KVM_RUN` was entered again, which a pending signal or `immediate_exit` lets return at once.
+    /// Source: Linux Documentation/virt/kvm/api.rst, `KVM_RUN`: the operation is complete only
+    /// after `KVM_RUN` was entered again, which a pending signal or `immediate_exit` lets return at
+    /// once.
     fn finish_exit(&mut self) -> Result<(), VcpuFault> {
         self.fd.set_kvm_immediate_exit(1);
         let mut stay = self.stay();
@@ -263,8 +264,8 @@ pub(crate) struct VcpuCell {
     immediate_exit: *mut u8,
 }
 
-// SAFETY: the raw pointer is used for atomic access only, and the kernel, too, reads the byte in one
-// piece. All else of the vCPU is behind the mutex.
+// SAFETY: the raw pointer is used for atomic access only, and the kernel, too, reads the byte in
+// one piece. All else of the vCPU is behind the mutex.
 unsafe impl Send for VcpuCell {}
 // SAFETY: as above.
 unsafe impl Sync for VcpuCell {}
@@ -281,6 +282,15 @@ impl VcpuCell {
     /// The vCPU, once its thread stands still.
     pub(crate) fn lock(&self) -> MutexGuard<'_, Vcpu> {
         self.vcpu.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells the guest's watchdog that it stood still, if its thread stands still.
+    ///
+    /// KVM refuses where the guest has no kvmclock, and then there is nothing to tell.
+    pub(crate) fn tell_of_pause(&self) {
+        if let Ok(vcpu) = self.vcpu.try_lock() {
+            vcpu.fd.kvmclock_ctrl().ok();
+        }
     }
 
     /// Lets `KVM_RUN` return at once (1), or not (0).

@@ -1,8 +1,9 @@
 //! One KVM virtual machine: interrupt controllers, timer, memory slots, vCPU descriptors. It runs
 //! nothing.
 //!
-//! Safety rules: a slot tells the kernel to let vCPUs read and write memory of this process. So every
-//! slot is a region of a [`GuestRam`], and that memory is kept alive by the machine and by each vCPU.
+//! Safety rules: a slot tells the kernel to let vCPUs read and write memory of this process. So
+//! every slot is a region of a [`GuestRam`], and that memory is kept alive by the machine and by
+//! each vCPU.
 #![expect(
     unsafe_code,
     reason = "giving guest memory to KVM by its address in this process"

@@ -1,5 +1,5 @@
-//! What a benchmark or a test asks of a guest, whatever its kind: is it at work, is every byte right,
-//! what did it notice. It moves no guest.
+//! What a benchmark or a test asks of a guest, whatever its kind: is it at work, is every byte
+//! right, what did it notice. It moves no guest.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -64,8 +64,8 @@ pub trait Workload {
         Ok(self.probe()?.vcpus()?)
     }
 
-    /// Lets the guest verify every byte of its memory, while it runs. The answer is the guest's own:
-    /// an unclean one is no error.
+    /// Lets the guest verify every byte of its memory, while it runs. The answer is the guest's
+    /// own: an unclean one is no error.
     ///
     /// # Errors
     /// As [`wait_ready`](Self::wait_ready).

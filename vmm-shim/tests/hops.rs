@@ -1,5 +1,5 @@
-//! A guest moves from one machine to the next on the same host, many times: memory is copied, the old
-//! copy is poisoned, and the guest finds every byte and every write of its own.
+//! A guest moves from one machine to the next on the same host, many times: memory is copied, the
+//! old copy is poisoned, and the guest finds every byte and every write of its own.
 
 use std::time::{Duration, Instant};
 

@@ -1,5 +1,5 @@
-//! Whole migrations through the engine, over sockets of this host: the same guest again and again, on
-//! KVM and without it, while it writes.
+//! Whole migrations through the engine, over sockets of this host: the same guest again and again,
+//! on KVM and without it, while it writes.
 
 use std::time::Duration;
 

@@ -121,3 +121,21 @@ fn what_a_guest_is_not_ready_for_is_refused() {
     guest.release().expect("release");
     assert!(guest.resume().is_err(), "it lives elsewhere");
 }
+
+#[test]
+fn lost_registers_are_noticed() {
+    if common::no_kvm() {
+        return;
+    }
+    let (guest, mut sections) = exported();
+    let mut next = common::arriving(&guest);
+    common::copy_memory(&guest, &next);
+    // All general registers but RIP and RFLAGS, the last two of the eighteen behind MP_STATE.
+    let at = mp_state_at(&sections[0]) + 4;
+    sections[0].bytes[at..at + 16 * 8].fill(0);
+    next.restore_state(sections).expect("KVM takes any value");
+    next.resume().expect("resume");
+    let report = next.check(Duration::from_secs(3));
+    println!("without registers: {report:?}");
+    assert!(report.is_err_and(|error| !error.to_string().is_empty()));
+}

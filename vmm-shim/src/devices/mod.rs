@@ -1,4 +1,5 @@
-//! What answers a guest's port accesses. There is one serial port; everything else is an empty slot.
+//! What answers a guest's port accesses. There is one serial port; everything else is an empty
+//! slot.
 
 pub(crate) mod serial;
 

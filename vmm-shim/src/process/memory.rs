@@ -1,5 +1,5 @@
-//! Guest memory as a thread of a process guest touches it: numbers and whole pages, by guest address.
-//! No write is recorded here: the kernel sees them all in the page tables.
+//! Guest memory as a thread of a process guest touches it: numbers and whole pages, by guest
+//! address. No write is recorded here: the kernel sees them all in the page tables.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};

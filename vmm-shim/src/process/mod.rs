@@ -177,7 +177,7 @@ impl ProcessGuest {
     /// # Errors
     /// As [`KvmGuest::export_state`](crate::KvmGuest::export_state).
     pub fn export_state(&mut self) -> Result<Vec<StateSection>, ShimError> {
-        if self.stage != Stage::Paused {
+        if self.stage != Stage::Paused || self.run_state() != RunState::Paused {
             return Err(stage_error(self.stage, "exported"));
         }
         self.fault()?;

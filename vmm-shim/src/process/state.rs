@@ -1,5 +1,5 @@
-//! All that a thread of a process guest is between two steps, and its form in bytes. Nothing of it is
-//! on a stack, so it can be taken at any safe point and go on elsewhere.
+//! All that a thread of a process guest is between two steps, and its form in bytes. Nothing of it
+//! is on a stack, so it can be taken at any safe point and go on elsewhere.
 
 use limosa_payload::content::scramble;
 use limosa_payload::plan::Plan;

@@ -1,5 +1,5 @@
-//! One thread of a process guest: fills, probes, writes and checks its share of memory like a vCPU of
-//! the payload, one small step at a time. Between two steps it can be stopped, and moved.
+//! One thread of a process guest: fills, probes, writes and checks its share of memory like a vCPU
+//! of the payload, one small step at a time. Between two steps it can be stopped, and moved.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -341,7 +341,8 @@ impl Thread<'_> {
         Ok(self.state.passes.wrapping_add(begun.into()) as u32)
     }
 
-    /// Address of one of the thread's own touched pages, and its number if it is of the working set.
+    /// Address of one of the thread's own touched pages, and its number if it is of the working
+    /// set.
     fn touched(&self, own: u64) -> (u64, Option<u64>) {
         let share = self.plan.share(self.state.index.into());
         let working = share.working.end - share.working.start;

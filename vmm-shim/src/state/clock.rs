@@ -1,9 +1,9 @@
-//! The guest's two clocks, kvmclock and TSC: taken with the instant at which they were read, and set
-//! forward by what has passed since. So the guest sees its own downtime, on both clocks alike.
+//! The guest's two clocks, kvmclock and TSC: taken with the instant at which they were read, and
+//! set forward by what has passed since. So the guest sees its own downtime, on both clocks alike.
 //!
-//! The way is that of Linux Documentation/virt/kvm/devices/vcpu.rst, `KVM_VCPU_TSC_OFFSET`: KVM says
-//! in one call what kvmclock, host TSC and real time are at one instant; the target sets kvmclock
-//! forward, asks again, and moves every vCPU's TSC by the same time.
+//! The way is that of Linux Documentation/virt/kvm/devices/vcpu.rst, `KVM_VCPU_TSC_OFFSET`: KVM
+//! says in one call what kvmclock, host TSC and real time are at one instant; the target sets
+//! kvmclock forward, asks again, and moves every vCPU's TSC by the same time.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -16,7 +16,8 @@ use super::codec::{put_maybe, take_maybe};
 use super::error::StateError;
 
 /// The longest time that clocks are set forward. State travels in less than a second; where more
-/// seems to have passed, the two hosts' clocks disagree, and the guest's go on from where they were.
+/// seems to have passed, the two hosts' clocks disagree, and the guest's go on from where they
+/// were.
 pub(crate) const FORWARD_MAX: Duration = Duration::from_secs(60);
 
 /// kvmclock and the instant at which it was read.
@@ -68,8 +69,8 @@ impl ClockState {
         })
     }
 
-    /// Sets the machine's clock to this one, forward by what has passed. Says how much that was, and
-    /// the host's TSC then.
+    /// Sets the machine's clock to this one, forward by what has passed. Says how much that was,
+    /// and the host's TSC then.
     pub(crate) fn put(&self, vm: &VmFd) -> Result<Forward, StateError> {
         let passed = passed(self.realtime_ns, realtime_ns());
         let clock = kvm_clock_data {

@@ -85,12 +85,6 @@ pub enum StateError {
         /// Bytes that KVM takes.
         max: usize,
     },
-    /// The guest uses page-directory pointers that an old kernel can't set.
-    #[error("vCPU {vcpu}: this host's kernel has no KVM_SET_SREGS2, which a PAE guest needs")]
-    NoSregs2 {
-        /// Which vCPU.
-        vcpu: u16,
-    },
     /// A section is missing.
     #[error("the state has no section \"{}\" of version {}", kind.name, kind.version)]
     Missing {

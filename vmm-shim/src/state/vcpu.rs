@@ -159,10 +159,8 @@ impl VcpuState {
         let sregs2 = sregs2_of(&self.sregs, self.pdptrs);
         match sys_kvm::set_sregs2(vcpu.fd(), &sregs2) {
             Ok(()) => Ok(()),
-            Err(error) if is_unknown_call(&error) && self.pdptrs.is_some() => {
-                Err(StateError::NoSregs2 { vcpu: number })
-            }
-            Err(error) if is_unknown_call(&error) => vcpu
+            // An older kernel, or a refused value, which the older call refuses just as well.
+            Err(error) if is_unknown_call(&error) && self.pdptrs.is_none() => vcpu
                 .fd()
                 .set_sregs(&self.sregs)
                 .map_err(StateError::vcpu(number, "KVM_SET_SREGS")),
@@ -273,11 +271,12 @@ fn set_tsc_khz(vcpu: &Vcpu, wanted_khz: u32) -> Result<(), StateError> {
     })
 }
 
-/// Whether the kernel has no such call: ENOTTY, or EINVAL and ENXIO from older ones.
+/// Whether it may be that the kernel has no such call. KVM's answer is EINVAL then, for attributes
+/// ENXIO or ENOTTY.
 fn is_unknown_call(error: &io::Error) -> bool {
     matches!(
         error.raw_os_error(),
-        Some(libc::ENOTTY | libc::ENXIO | libc::ENOSYS)
+        Some(libc::EINVAL | libc::ENXIO | libc::ENOTTY)
     )
 }
 
