@@ -161,7 +161,10 @@ impl ProcessGuest {
     pub fn resume(&mut self) -> Result<(), ShimError> {
         match self.stage {
             Stage::Arrived => {
-                self.probe()?.count_switchover();
+                // The benchmark's bookkeeping: a guest that lost its parameters fails by itself.
+                if let Ok(probe) = self.probe() {
+                    probe.count_switchover();
+                }
             }
             Stage::Paused => {}
             Stage::Running => return Ok(()),

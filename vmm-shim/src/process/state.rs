@@ -219,3 +219,67 @@ fn check(index: u16, thread: &ThreadState, plan: &Plan) -> Result<(), StateError
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spec::GuestSpec;
+
+    fn sections() -> Vec<StateSection> {
+        let mut spec = GuestSpec::new(64 << 20);
+        spec.vcpu_count = 2;
+        spec.workload.working_set_bytes = 1 << 20;
+        let params = spec.params(1_000_000).expect("params");
+        let mut threads = [ThreadState::new(0, 7), ThreadState::new(1, 7)];
+        threads[0].cursor = 5;
+        threads[1].check = Some(Check {
+            done: 3,
+            begun_ns: 4,
+            found: CheckResult::default(),
+        });
+        encode(&params, &threads).expect("encode")
+    }
+
+    #[test]
+    fn a_state_survives_its_bytes() {
+        let (params, threads) = decode(sections(), 2).expect("decode");
+        assert_eq!(threads[0].cursor, 5);
+        assert_eq!(encode(&params, &threads).expect("encode"), sections());
+    }
+
+    #[test]
+    fn what_is_cut_short_too_long_or_missing_is_refused() {
+        for at in 0..sections().len() {
+            for cut in 0..sections()[at].bytes.len() {
+                let mut short = sections();
+                short[at].bytes.truncate(cut);
+                assert!(decode(short, 2).is_err(), "{at} {cut}");
+            }
+            let mut long = sections();
+            long[at].bytes.push(0);
+            assert!(decode(long, 2).is_err());
+            let mut less = sections();
+            less.remove(at);
+            assert!(decode(less, 2).is_err());
+        }
+        assert!(decode(sections(), 1).is_err(), "another number of vCPUs");
+    }
+
+    #[test]
+    fn a_flipped_bit_leads_to_no_page_outside_the_share() {
+        for at in 0..sections().len() {
+            for bit in 0..sections()[at].bytes.len() * 8 {
+                let mut flipped = sections();
+                flipped[at].bytes[bit / 8] ^= 1 << (bit % 8);
+                let Ok((params, threads)) = decode(flipped, 2) else {
+                    continue;
+                };
+                let plan = Plan::new(&params).expect("checked");
+                for (index, thread) in (0..).zip(&threads) {
+                    let share = plan.share(index).working;
+                    assert!(thread.cursor == 0 || thread.cursor < share.end - share.start);
+                }
+            }
+        }
+    }
+}
