@@ -2,8 +2,9 @@
 //! yardstick, turn by turn. It packs nothing: a frame is copied from a large memory and sent.
 //!
 //! `cargo run --release -p limosa-transport --example streams -- [mib=512] [turns=3] [net=tcp4]
-//! [streams=1,2,4] [frame=64k,256k,1m] [io=uring,blocking,plain] [cc=cubic] [flight=4]
-//! [sndbuf=0] [rcvbuf=4194304]`; 0 leaves a buffer's size to the kernel.
+//! [streams=1,2,4] [frame=64k,256k,1m] [io=uring,uring>blocking,blocking,plain] [cc=cubic]
+//! [flight=4] [sndbuf=0] [rcvbuf=4194304]`; 0 leaves a buffer's size to the kernel, and `a>b`
+//! sends by `a` and receives by `b`.
 
 use std::collections::HashMap;
 use std::error::Error;
@@ -34,6 +35,7 @@ struct Run {
     config: LinkConfig,
     endpoint: Endpoint,
     flight: usize,
+    receiving: IoChoice,
 }
 
 impl Run {
@@ -94,10 +96,10 @@ fn main() -> Result<(), Failure> {
     };
     let config = options.config()?;
     let flight = config.frames_in_flight_max;
-    println!("io        streams  frame     GiB/s: median   best  cpu s/GiB");
+    println!("io             streams  frame     GiB/s: median   best  cpu s/GiB");
     for streams in options.word("streams", "1,2,4").split(',') {
         for frame in options.word("frame", "64k,256k,1m").split(',') {
-            let ways = options.word("io", "uring,blocking,plain");
+            let ways = options.word("io", "uring,uring>blocking,blocking,plain");
             let mut rates: HashMap<&str, Vec<f64>> = HashMap::new();
             let mut costs: HashMap<&str, f64> = HashMap::new();
             for _ in 0..turns {
@@ -107,14 +109,12 @@ fn main() -> Result<(), Failure> {
                         payload_bytes: bytes_of(frame)?,
                         total_bytes,
                         config: LinkConfig {
-                            io: match way {
-                                "uring" => IoChoice::Uring,
-                                _ => IoChoice::Blocking,
-                            },
+                            io: io_of(way.split('>').next().unwrap_or(way)),
                             ..config.clone()
                         },
                         endpoint: endpoint.clone(),
                         flight,
+                        receiving: io_of(way.split('>').next_back().unwrap_or(way)),
                     };
                     let (seconds, cpu) = if way == "plain" {
                         plain(&run)?
@@ -131,7 +131,7 @@ fn main() -> Result<(), Failure> {
                 let rates = rates.entry(way).or_default();
                 rates.sort_by(f64::total_cmp);
                 println!(
-                    "{way:9} {streams:>7}  {frame:>5}  {:>13.2} {:>6.2}  {:>9.2}",
+                    "{way:14} {streams:>7}  {frame:>5}  {:>13.2} {:>6.2}  {:>9.2}",
                     rates[rates.len() / 2],
                     rates.last().unwrap_or(&0.0),
                     costs[way]
@@ -140,6 +140,13 @@ fn main() -> Result<(), Failure> {
         }
     }
     Ok(())
+}
+
+fn io_of(name: &str) -> IoChoice {
+    match name {
+        "uring" => IoChoice::Uring,
+        _ => IoChoice::Blocking,
+    }
 }
 
 fn bytes_of(text: &str) -> Result<usize, Failure> {
@@ -172,7 +179,8 @@ fn memory() -> Result<MmapRegion<()>, Failure> {
     Ok(region)
 }
 
-/// Runs `send` and `receive` for every stream, each on a thread, and tells wall and CPU time, in seconds.
+/// Runs `send` and `receive` for every stream, each on a thread, and tells wall and CPU time, in
+/// seconds.
 fn race<S: Send, R: Send>(
     run: &Run,
     ends: Vec<(S, R)>,
@@ -212,7 +220,11 @@ fn race<S: Send, R: Send>(
 }
 
 fn links(run: &Run) -> Result<(f64, f64), Failure> {
-    let mut listener = Listener::bind(&run.endpoint, &run.config)?;
+    let receiving = LinkConfig {
+        io: run.receiving,
+        ..run.config.clone()
+    };
+    let mut listener = Listener::bind(&run.endpoint, &receiving)?;
     let migration_id = MigrationId::new([1; 16]);
     let stream_count = run.streams;
     let secret = StreamSecret::new([2; 16]);

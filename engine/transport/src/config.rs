@@ -14,18 +14,18 @@ pub struct LinkConfig {
     ///
     /// A stalled peer is noticed after one to two times this long. It bounds sends (the peer reads
     /// nothing) and the rest of what has begun to arrive; it does not bound the wait for a next
-    /// message or frame, which is the session's business. 1 ms to a day, default 30 s: a target that
-    /// is short of memory may take seconds to make room for a chunk, and a peer that is gone is
-    /// noticed by [`vanished_max`](Self::vanished_max) and by the session's keep-alives long
-    /// before.
+    /// message or frame, which is the session's business. 1 ms to a day, default 30 s: a target
+    /// that is short of memory may take seconds to make room for a chunk, and a peer that is gone
+    /// is noticed by [`vanished_max`](Self::vanished_max) on the control link, and by the session's
+    /// keep-alives, long before.
     pub io_silence_max: Duration,
     /// Longest time in which the peer's kernel acknowledges nothing, before host or network count
     /// as gone. TCP only: `TCP_USER_TIMEOUT` and `SO_KEEPALIVE` (first probe after half of this,
     /// then five).
     ///
-    /// Seconds; 2 s and up, default 10 s. On page streams the larger of this and
-    /// [`io_silence_max`](Self::io_silence_max) is used for sent bytes, because Linux counts a
-    /// receiver that has no room as one that does not acknowledge.
+    /// Whole seconds; 2 s and up, default 10 s. On page streams the larger of this and
+    /// [`io_silence_max`](Self::io_silence_max) is used, because Linux counts a receiver that has
+    /// no room as one that does not acknowledge.
     pub vanished_max: Duration,
     /// Longest time that a newcomer may take to show its whole first message.
     ///
@@ -86,11 +86,11 @@ impl LinkConfig {
         self.io_silence_max.clamp(Duration::from_millis(1), DAY)
     }
 
-    pub(crate) fn newcomers_max(&self) -> usize {
+    pub(crate) fn newcomers_bound(&self) -> usize {
         self.newcomers_max.clamp(1, 1024)
     }
 
-    pub(crate) fn frames_in_flight_max(&self) -> usize {
+    pub(crate) fn frames_in_flight_bound(&self) -> usize {
         self.frames_in_flight_max.clamp(1, 64)
     }
 }
@@ -115,8 +115,9 @@ impl Default for Congestion {
 /// How page streams reach the kernel.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum IoChoice {
-    /// The better one of those that this kernel lets the process have: see
-    /// [`probe_io`](crate::probe_io).
+    /// io_uring where this kernel lets the process have it, else blocking calls: see
+    /// [`probe_io`](crate::probe_io). Over loopback both move a byte equally fast; on io_uring a
+    /// sender's thread packs on while the peer has no room for what went ahead.
     #[default]
     Auto,
     /// One io_uring for each stream; an error where it can't be had.

@@ -33,11 +33,11 @@ impl ControlLink {
     /// Stops reader and writer, from any thread.
     #[must_use]
     pub fn stop_handle(&self) -> StopHandle {
-        StopHandle(Arc::clone(&self.link))
+        StopHandle::new(&self.link)
     }
 
-    /// The two directions, each for a thread of its own. The socket closes when both and every
-    /// stop handle are dropped.
+    /// The two directions, each for a thread of its own. The link closes when both are
+    /// dropped.
     #[must_use]
     pub fn split(self) -> (ControlWriter, ControlReader) {
         let writer = ControlWriter {

@@ -4,8 +4,8 @@
 use std::io;
 use std::net::Shutdown;
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, RawFd};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use socket2::Socket;
@@ -142,23 +142,24 @@ impl AsFd for Link {
     }
 }
 
-/// Stops a link from any thread. Cloned freely; it keeps the socket open but not in use.
+/// Stops a link from any thread. Cloned freely. It does not keep the link open: a link closes when
+/// whoever sends or receives on it is dropped.
 #[derive(Clone, Debug)]
-pub struct StopHandle(pub(crate) Arc<Link>);
+pub struct StopHandle(Weak<Link>);
 
 impl StopHandle {
-    /// Ends the link in both directions, now and for good. Who is blocked on it on this side
-    /// returns with [`TransportFault::Stopped`], and so does every later call; the peer sees the link closed or reset. Bytes that
-    /// were sent before and are with the kernel still arrive, unless the peer has sent bytes that
-    /// were not read.
-    pub fn stop(&self) {
-        self.0.stopped.store(true, Ordering::Release);
-        self.0.shut_down();
+    pub(crate) fn new(link: &Arc<Link>) -> Self {
+        Self(Arc::downgrade(link))
     }
 
-    /// Was [`stop`](Self::stop) called, on any clone?
-    #[must_use]
-    pub fn is_stopped(&self) -> bool {
-        self.0.is_stopped()
+    /// Ends the link in both directions, now and for good. Who is blocked on it on this side
+    /// returns with [`TransportFault::Stopped`], and so does every later call; the peer sees the
+    /// link closed or reset. Bytes that were sent before and are with the kernel still arrive,
+    /// unless the peer has sent bytes that were not read. On a link that is closed it does nothing.
+    pub fn stop(&self) {
+        if let Some(link) = self.0.upgrade() {
+            link.stopped.store(true, Ordering::Release);
+            link.shut_down();
+        }
     }
 }

@@ -240,7 +240,7 @@ impl Listener {
 
     /// Takes new connections from the kernel.
     fn accept(&mut self) -> Result<(), TransportError> {
-        for _ in 0..ACCEPTS_AT_ONCE.min(self.config.newcomers_max()) {
+        for _ in 0..ACCEPTS_AT_ONCE.min(self.config.newcomers_bound()) {
             let (socket, address) = match self.socket.accept() {
                 Ok(accepted) => accepted,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
@@ -259,7 +259,7 @@ impl Listener {
                 continue;
             }
             let peer = Endpoint::of_address(&address, &self.endpoint);
-            if self.newcomers.len() >= self.config.newcomers_max() {
+            if self.newcomers.len() >= self.config.newcomers_bound() {
                 self.newcomers.pop_front();
                 self.strangers.crowded_out += 1;
             }

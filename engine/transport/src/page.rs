@@ -124,7 +124,7 @@ impl PageLink {
             link: Arc::new(link),
             stream,
             io: config.io,
-            frames_in_flight_max: config.frames_in_flight_max(),
+            frames_in_flight_max: config.frames_in_flight_bound(),
         }
     }
 
@@ -143,7 +143,7 @@ impl PageLink {
     /// Stops the stream, from any thread.
     #[must_use]
     pub fn stop_handle(&self) -> StopHandle {
-        StopHandle(Arc::clone(&self.link))
+        StopHandle::new(&self.link)
     }
 
     /// What the kernel made of the socket's options.

@@ -153,6 +153,8 @@ fn streams_come_in_the_order_of_their_numbers(world: &World) {
 fn a_close_midway_is_told_from_one_between_frames(world: &World) {
     for (sent, missing) in [(64, None), (10, Some(54)), (1000, Some(4096 + 64 - 1000))] {
         let (sending, receiving) = world.stream();
+        // Whoever could stop the stream does not keep it open.
+        let _stop = sending.stop_handle();
         let mut from = sender(sending);
         from.send(vec![1; sent]).unwrap();
         from.flush().unwrap();
