@@ -3,9 +3,9 @@
 //! serial port, no disk and no network.
 //!
 //! A [`KvmGuest`] runs the payload of `limosa-payload` on KVM; a [`ProcessGuest`] is threads that
-//! do the same work in the same memory layout on any host. Both are a [`Workload`], which a benchmark
-//! asks how it fares, and both are source and target guests of the engine: a guest that has arrived
-//! can leave again. [`KvmHost`] and [`ProcessHost`] take guests in.
+//! do the same work in the same memory layout on any host. Both are a [`Workload`], which a
+//! benchmark asks how it fares, and both are source and target guests of the engine: a guest that
+//! has arrived can leave again. [`KvmHost`] and [`ProcessHost`] take guests in.
 //!
 //! ```no_run
 //! use std::time::Duration;
