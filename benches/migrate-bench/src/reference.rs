@@ -14,6 +14,9 @@ use vm_memory::{Bytes, ReadVolatile, VolatileSlice, WriteVolatile};
 /// What one stream moves with one call; larger ones were not faster.
 const CALL_BYTES: usize = 1 << 20;
 
+/// Receive buffer of TCP sockets, the best size found: as our own page streams have.
+const RECEIVE_BUFFER_BYTES: usize = 4 << 20;
+
 /// One connected socket of either family.
 enum Socket {
     Tcp(TcpStream),
@@ -31,7 +34,12 @@ impl Waiting {
     pub(crate) fn new(endpoint: &str) -> Result<Self> {
         Ok(match endpoint.split_once(':') {
             Some(("unix", path)) => Self::Unix(UnixListener::bind(path)?, path.to_owned()),
-            Some(("tcp", rest)) => Self::Tcp(TcpListener::bind(rest.trim_start_matches('/'))?),
+            Some(("tcp", rest)) => {
+                let listener = TcpListener::bind(rest.trim_start_matches('/'))?;
+                // The yardstick gets what serves our own streams; accepted sockets inherit it.
+                let _ = SockRef::from(&listener).set_recv_buffer_size(RECEIVE_BUFFER_BYTES);
+                Self::Tcp(listener)
+            }
             _ => bail!("`{endpoint}` is no address"),
         })
     }
