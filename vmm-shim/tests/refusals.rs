@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use limosa_shim::{GuestSpec, KvmGuest, ShimError, Stage, StateError, Workload};
-use limosa_wire::StateSection;
+use limosa_pages::{MemoryMap, PageIndex, PageRange};
+use limosa_shim::{GuestSpec, HostSpec, KvmGuest, KvmHost, ShimError, Stage, StateError, Workload};
+use limosa_wire::{Offer, StateSection};
 
 mod common;
 
@@ -138,4 +139,32 @@ fn lost_registers_are_noticed() {
     let report = next.check(Duration::from_secs(3));
     println!("without registers: {report:?}");
     assert!(report.is_err_and(|error| !error.to_string().is_empty()));
+}
+
+fn map_of(pages: u64) -> MemoryMap {
+    let range = PageRange::new(PageIndex::ZERO, PageIndex::new(pages)).expect("range");
+    MemoryMap::new(vec![range]).expect("map")
+}
+
+#[test]
+fn offers_that_no_guest_can_be_made_of_are_refused_with_the_reason() {
+    if common::no_kvm() {
+        return;
+    }
+    let guest = KvmGuest::boot(&GuestSpec::new(48 << 20)).expect("boot");
+    let mut host = KvmHost::new(HostSpec::default()).expect("host");
+    let mut refusal = |change: fn(&mut Offer)| {
+        let mut offer = guest.offer();
+        change(&mut offer);
+        let refused = host.prepare(&offer).map(|_| ());
+        refused.expect_err("must be refused").to_string()
+    };
+    let on_devices = refusal(|offer| offer.map = map_of((3 << 18) + 1));
+    assert!(on_devices.contains("devices"), "{on_devices}");
+    let huge = refusal(|offer| offer.map = map_of(1 << 32));
+    assert!(huge.contains("available"), "{huge}");
+    assert!(refusal(|offer| offer.vcpu_count = 7).contains("7 vCPUs"));
+    assert!(refusal(|offer| offer.machine = "process".into()).contains("process"));
+    assert!(refusal(|offer| offer.cpu.truncate(9)).contains("processor description"));
+    assert!(refusal(|offer| offer.sections[0].version = 9).contains("version 9"));
 }
