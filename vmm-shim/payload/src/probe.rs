@@ -193,6 +193,11 @@ impl<M: GuestBytes> GuestProbe<M> {
         switchover
     }
 
+    /// How many switchovers were counted so far: the number of the last, 0 before the first.
+    pub fn switchovers(&self) -> u64 {
+        self.number(SWITCHOVER)
+    }
+
     /// CPUID as the boot processor saw it at privilege level 0.
     ///
     /// # Errors

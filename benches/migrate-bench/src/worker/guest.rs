@@ -140,25 +140,21 @@ pub(crate) fn check(guest: &AnyGuest) -> Result<Answer> {
 /// What the guest saw, once every vCPU has noticed the last switchover.
 pub(crate) fn sight(guest: &AnyGuest) -> Result<GuestSight> {
     let end = Instant::now() + NOTICE_MAX;
+    let last = guest.workload().probe()?.switchovers();
     let vcpus = loop {
         let vcpus = guest.workload().stats()?;
-        let last = vcpus.iter().filter_map(last_gap).map(|(number, _)| number).max();
-        let noticed = |vcpu: &VcpuReport| last_gap(vcpu).map(|(number, _)| number) == last;
-        if vcpus.iter().all(noticed) || Instant::now() > end {
+        let noticed = |vcpu: &VcpuReport| vcpu.downtime(last).is_some();
+        if last == 0 || vcpus.iter().all(noticed) || Instant::now() > end {
             break vcpus;
         }
         std::thread::sleep(Duration::from_millis(2));
     };
-    let gap = vcpus.iter().filter_map(last_gap).map(|(_, gap)| gap).max();
+    let gap = vcpus.iter().filter_map(|vcpu| vcpu.downtime(last)).max();
     Ok(GuestSight {
         gap_ms: gap.map(ms),
         writes: vcpus.iter().map(|vcpu| vcpu.writes).sum(),
         vcpu_cpu_s: guest.vcpu_cpu().as_secs_f64(),
     })
-}
-
-fn last_gap(vcpu: &VcpuReport) -> Option<(u64, Duration)> {
-    vcpu.downtimes.iter().copied().max_by_key(|(number, _)| *number)
 }
 
 /// Stalls as the report has them; none where the guest took no time stamps.
