@@ -29,6 +29,8 @@ pub(crate) enum Command {
     Source(Box<SourceArgs>),
     /// Wait for one guest, take it in and let it run.
     Target(Box<TargetArgs>),
+    /// Write the guest's program as a PVH ELF, so that another VMM (`qemu -kernel FILE`) runs it too.
+    Payload(Box<PayloadArgs>),
     /// One host of a `run`: takes commands on standard input (used by `run` itself).
     #[command(hide = true)]
     Worker,
@@ -94,6 +96,16 @@ pub(crate) struct TargetArgs {
     pub(crate) verify: bool,
     #[command(flatten)]
     pub(crate) output: OutputArgs,
+}
+
+/// Options of `payload`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct PayloadArgs {
+    /// The file to write.
+    #[arg(long, short)]
+    pub(crate) output: PathBuf,
+    #[command(flatten)]
+    pub(crate) guest: GuestArgs,
 }
 
 /// The guest and its work.

@@ -33,17 +33,25 @@ impl Worker {
             bail!("the {name} process has no pipes");
         };
         let (sender, answers) = channel();
-        std::thread::Builder::new().name(format!("{name}-answers")).spawn(move || {
-            for line in BufReader::new(output).lines() {
-                let Ok(line) = line else { break };
-                let answer = serde_json::from_str(&line)
-                    .unwrap_or_else(|e| Answer::Failed { text: format!("`{line}`: {e}") });
-                if sender.send(answer).is_err() {
-                    break;
+        std::thread::Builder::new()
+            .name(format!("{name}-answers"))
+            .spawn(move || {
+                for line in BufReader::new(output).lines() {
+                    let Ok(line) = line else { break };
+                    let answer = serde_json::from_str(&line).unwrap_or_else(|e| Answer::Failed {
+                        text: format!("`{line}`: {e}"),
+                    });
+                    if sender.send(answer).is_err() {
+                        break;
+                    }
                 }
-            }
-        })?;
-        Ok(Self { name, child, orders, answers })
+            })?;
+        Ok(Self {
+            name,
+            child,
+            orders,
+            answers,
+        })
     }
 
     /// The process, so that a test can kill it.
@@ -93,7 +101,10 @@ impl Worker {
                         return Ok(found);
                     }
                 }
-                None => bail!("the {} process gave no {what} within {longest:?}", self.name),
+                None => bail!(
+                    "the {} process gave no {what} within {longest:?}",
+                    self.name
+                ),
             }
         }
     }

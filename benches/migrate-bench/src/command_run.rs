@@ -132,5 +132,9 @@ fn status_of(runs: &[Run]) -> ExitCode {
         return ExitCode::from(REFUSED);
     }
     let good = |run: &Run| run.outcome == RunOutcome::Completed && run.verified.holds();
-    if runs.iter().all(good) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if runs.iter().all(good) {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
 }

@@ -11,7 +11,9 @@ pub(crate) fn host_facts() -> HostFacts {
         lps: std::thread::available_parallelism().map_or(1, usize::from),
         kernel: read("/proc/sys/kernel/osrelease").unwrap_or_else(unknown),
         kvm: kvm(),
-        memory: field("/proc/meminfo", "MemTotal").and_then(|text| kib(&text)).unwrap_or(0),
+        memory: field("/proc/meminfo", "MemTotal")
+            .and_then(|text| kib(&text))
+            .unwrap_or(0),
     }
 }
 
@@ -27,7 +29,11 @@ fn kvm() -> String {
         .into_iter()
         .filter_map(|name| read(&format!("/sys/module/{module}/parameters/{name}")))
         .any(|value| value == "Y" || value == "1");
-    let mmu = if nested_paging { "nested paging" } else { "shadow paging" };
+    let mmu = if nested_paging {
+        "nested paging"
+    } else {
+        "shadow paging"
+    };
     format!("{module}, {mmu}")
 }
 

@@ -5,6 +5,7 @@ mod child;
 mod command_run;
 mod facts;
 mod orders;
+mod payload;
 mod progress;
 mod protocol;
 mod reference;
@@ -28,6 +29,7 @@ fn main() -> ExitCode {
         Some(Command::Run(args)) => command_run::run(&args),
         Some(Command::Source(args)) => worker::source(&args),
         Some(Command::Target(args)) => worker::target(&args),
+        Some(Command::Payload(args)) => payload::write(&args),
         Some(Command::Worker) => worker::serve(),
     };
     match done {

@@ -39,12 +39,28 @@ impl Bar {
 
     /// Shows how far the move is.
     pub(crate) fn on_progress(&self, answer: &Answer) {
-        let Answer::Progress { round, remaining_bytes, send_rate, dirty_rate, .. } = answer else {
+        let Answer::Progress {
+            round,
+            remaining_bytes,
+            send_rate,
+            dirty_rate,
+            ..
+        } = answer
+        else {
             return;
         };
-        let eta = if *send_rate > 0.0 { *remaining_bytes as f64 / send_rate } else { 0.0 };
+        let eta = if *send_rate > 0.0 {
+            *remaining_bytes as f64 / send_rate
+        } else {
+            0.0
+        };
         self.0.set_prefix(format!("round {round}"));
-        self.0.set_position(self.0.length().unwrap_or(0).saturating_sub(*remaining_bytes));
+        self.0.set_position(
+            self.0
+                .length()
+                .unwrap_or(0)
+                .saturating_sub(*remaining_bytes),
+        );
         self.0.set_message(format!(
             "{}/s, {} left, written {}/s, about {:.1} s",
             show_bytes(*send_rate as u64),

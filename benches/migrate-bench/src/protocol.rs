@@ -39,7 +39,13 @@ pub(crate) enum Order {
     /// Boot a guest and answer `Ready` once its memory is filled.
     Boot { guest: GuestOrder },
     /// Answer `Listening`, take one guest in, answer `Landed`.
-    Listen { endpoint: String, kind: String, backing: String, io: String, digest: bool },
+    Listen {
+        endpoint: String,
+        kind: String,
+        backing: String,
+        io: String,
+        digest: bool,
+    },
     /// Move the guest, answer `Progress` now and then, `Sent` at the end.
     Send { endpoint: String, link: LinkOrder },
     /// Digest of the memory of the guest that stands still here; answered by `Digest`.
@@ -49,7 +55,12 @@ pub(crate) enum Order {
     /// What the guest saw; answered by `Guest`.
     Guest,
     /// Carry bytes on bare sockets: the receiving end; `Listening`, then `Sunk`.
-    Sink { endpoint: String, streams: u16, bytes: u64, backing: String },
+    Sink {
+        endpoint: String,
+        streams: u16,
+        bytes: u64,
+        backing: String,
+    },
     /// Make memory to send from and write to all of it; answered by `Ready`.
     Fill { bytes: u64, backing: String },
     /// Carry that memory on bare sockets: the sending end; answered by `Blasted`.
@@ -69,7 +80,13 @@ pub(crate) enum Answer {
     /// The address that a peer can reach.
     Listening { endpoint: String },
     /// How far a move is.
-    Progress { round: u32, sent_bytes: u64, remaining_bytes: u64, send_rate: f64, dirty_rate: f64 },
+    Progress {
+        round: u32,
+        sent_bytes: u64,
+        remaining_bytes: u64,
+        send_rate: f64,
+        dirty_rate: f64,
+    },
     /// The source's side of a move has ended.
     Sent { side: Box<SourceSide> },
     /// The target's side of a move has ended.

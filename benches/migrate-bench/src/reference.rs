@@ -117,14 +117,21 @@ impl Socket {
 /// Fresh memory like a guest's: huge pages advised, nothing populated.
 pub(crate) fn fresh_memory(bytes: u64, backing: Backing) -> Result<GuestRam> {
     let pages = bytes.div_ceil(PAGE_BYTES as u64);
-    let range = PageRange::new(PageIndex::new(0), PageIndex::new(pages)).context("an empty range")?;
-    Ok(GuestRam::new(MemoryMap::new(vec![range])?, backing, HugePages::Advised)?)
+    let range =
+        PageRange::new(PageIndex::new(0), PageIndex::new(pages)).context("an empty range")?;
+    Ok(GuestRam::new(
+        MemoryMap::new(vec![range])?,
+        backing,
+        HugePages::Advised,
+    )?)
 }
 
 /// Takes everything in; returns the milliseconds from the first connection to the last byte.
 pub(crate) fn sink(waiting: &Waiting, streams: u16, bytes: u64, backing: Backing) -> Result<f64> {
     let memory = fresh_memory(bytes, backing)?;
-    let sockets: Vec<Socket> = (0..streams).map(|_| waiting.accept()).collect::<Result<_>>()?;
+    let sockets: Vec<Socket> = (0..streams)
+        .map(|_| waiting.accept())
+        .collect::<Result<_>>()?;
     let start = Instant::now();
     each_share(sockets, &memory, |socket, mut slice| {
         while !slice.is_empty() {
@@ -144,8 +151,9 @@ pub(crate) fn sink(waiting: &Waiting, streams: u16, bytes: u64, backing: Backing
 /// connect until the other end had all of it.
 pub(crate) fn blast(endpoint: &str, streams: u16, memory: &GuestRam) -> Result<f64> {
     let start = Instant::now();
-    let sockets: Vec<Socket> =
-        (0..streams).map(|_| Socket::connect(endpoint)).collect::<Result<_>>()?;
+    let sockets: Vec<Socket> = (0..streams)
+        .map(|_| Socket::connect(endpoint))
+        .collect::<Result<_>>()?;
     each_share(sockets, memory, |socket, mut slice| {
         while !slice.is_empty() {
             let piece = slice.subslice(0, slice.len().min(CALL_BYTES))?;
@@ -174,7 +182,9 @@ fn each_share(
     work: impl Fn(&mut Socket, VolatileSlice<'_>) -> Result<()> + Sync,
 ) -> Result<()> {
     let length = whole_slice(memory)?.len();
-    let share = length.div_ceil(sockets.len().max(1)).next_multiple_of(CHUNK_BYTES);
+    let share = length
+        .div_ceil(sockets.len().max(1))
+        .next_multiple_of(CHUNK_BYTES);
     let work = &work;
     std::thread::scope(|scope| {
         let threads: Vec<_> = (0..)
@@ -182,9 +192,7 @@ fn each_share(
             .map(|(turn, mut socket)| {
                 let start = (turn * share).min(length);
                 let count = share.min(length - start);
-                scope.spawn(move || {
-                    work(&mut socket, whole_slice(memory)?.subslice(start, count)?)
-                })
+                scope.spawn(move || work(&mut socket, whole_slice(memory)?.subslice(start, count)?))
             })
             .collect();
         for thread in threads {

@@ -195,7 +195,11 @@ impl Spread {
         } else {
             f64::midpoint(values[middle - 1], values[middle])
         };
-        Some(Self { min: first, median, max: last })
+        Some(Self {
+            min: first,
+            median,
+            max: last,
+        })
     }
 }
 
@@ -209,8 +213,10 @@ impl Verified {
 impl Summary {
     /// Over the completed ones of `runs`.
     pub(crate) fn of(runs: &[Run]) -> Self {
-        let completed: Vec<&Run> =
-            runs.iter().filter(|run| run.outcome == RunOutcome::Completed).collect();
+        let completed: Vec<&Run> = runs
+            .iter()
+            .filter(|run| run.outcome == RunOutcome::Completed)
+            .collect();
         let spread = |figure: fn(&Run) -> Option<f64>| {
             Spread::of(completed.iter().filter_map(|run| figure(run)))
         };
@@ -237,7 +243,14 @@ mod tests {
     #[test]
     fn the_median_of_an_even_count_lies_between() {
         let spread = Spread::of([4.0, 1.0, 3.0, 2.0]).unwrap();
-        assert_eq!(spread, Spread { min: 1.0, median: 2.5, max: 4.0 });
+        assert_eq!(
+            spread,
+            Spread {
+                min: 1.0,
+                median: 2.5,
+                max: 4.0
+            }
+        );
         assert_eq!(Spread::of([]), None);
     }
 }

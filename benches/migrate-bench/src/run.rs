@@ -51,7 +51,11 @@ struct Move {
 impl Bench {
     /// Ready to run `args`, with the guest kind settled.
     pub(crate) fn new(args: &RunArgs, kind: &str, interrupted: Arc<AtomicBool>) -> Result<Self> {
-        let show = if args.output.quiet { Show::Nothing } else { Show::Live };
+        let show = if args.output.quiet {
+            Show::Nothing
+        } else {
+            Show::Live
+        };
         let scratch = std::env::temp_dir().join(format!("migrate-bench-{}", std::process::id()));
         if args.transport == Transport::Unix {
             std::fs::create_dir_all(&scratch).context("a folder for the sockets")?;
@@ -98,7 +102,9 @@ impl Bench {
         bar.say("booting the guest");
         let mut here = Worker::start("source")?;
         let mut there = Worker::start("target")?;
-        here.order(&Order::Boot { guest: self.guest.clone() })?;
+        here.order(&Order::Boot {
+            guest: self.guest.clone(),
+        })?;
         here.wait_for("guest", BOOT_MAX, |answer| {
             matches!(answer, Answer::Ready { .. }).then_some(())
         })?;
@@ -131,13 +137,17 @@ impl Bench {
             io: self.link.io.clone(),
             digest: self.digest,
         })?;
-        let endpoint = there.wait_for("address", Duration::from_secs(20), |answer| match answer {
-            Answer::Listening { endpoint } => Some(endpoint),
-            _ => None,
-        })?;
+        let endpoint =
+            there.wait_for("address", Duration::from_secs(20), |answer| match answer {
+                Answer::Listening { endpoint } => Some(endpoint),
+                _ => None,
+            })?;
         self.warmed_bytes = warm.bytes();
         warm.release_ahead_of(there.id());
-        here.order(&Order::Send { endpoint, link: self.link.clone() })?;
+        here.order(&Order::Send {
+            endpoint,
+            link: self.link.clone(),
+        })?;
         let source = self.wait_for_source(here, bar)?;
         drop(warm);
         if !source.io.is_empty() {
@@ -164,7 +174,11 @@ impl Bench {
     }
 
     fn wait_for_target(&self, there: &mut Worker, source: &SourceSide) -> Option<TargetSide> {
-        let patience = if source.ending.outcome == "completed" { 60 } else { 2 };
+        let patience = if source.ending.outcome == "completed" {
+            60
+        } else {
+            2
+        };
         let end = Instant::now() + Duration::from_secs(patience);
         while Instant::now() < end {
             match there.answer_within(Duration::from_millis(50)) {
@@ -187,8 +201,15 @@ impl Bench {
         let source = &last.source;
         let custody = source.ending.custody.as_str();
         let mut error = source.ending.error.clone();
-        let sight = if custody == "in-transit" { GuestSight::default() } else { sight_of(here)? };
-        let mut verified = Verified { guest: Check::Off, digest: Check::Off };
+        let sight = if custody == "in-transit" {
+            GuestSight::default()
+        } else {
+            sight_of(here)?
+        };
+        let mut verified = Verified {
+            guest: Check::Off,
+            digest: Check::Off,
+        };
         if self.verify && custody != "in-transit" {
             let (check, detail) = check_of(here)?;
             verified.guest = check;
@@ -228,7 +249,10 @@ impl Bench {
             },
             overhead_bytes: BothSides {
                 source: source.overhead_bytes,
-                target: last.target.as_ref().map_or(0, |target| target.overhead_bytes),
+                target: last
+                    .target
+                    .as_ref()
+                    .map_or(0, |target| target.overhead_bytes),
             },
             rounds: source.rounds.clone(),
             verified,
@@ -242,7 +266,12 @@ impl Bench {
         let mut blast = Worker::start("reference source")?;
         let mut sink = Worker::start("reference target")?;
         let endpoint = self.endpoint();
-        sink.order(&Order::Sink { endpoint, streams, bytes, backing: backing.clone() })?;
+        sink.order(&Order::Sink {
+            endpoint,
+            streams,
+            bytes,
+            backing: backing.clone(),
+        })?;
         let endpoint = sink.wait_for("address", REFERENCE_MAX, |answer| match answer {
             Answer::Listening { endpoint } => Some(endpoint),
             _ => None,
@@ -270,7 +299,12 @@ impl Bench {
         match self.transport {
             Transport::Tcp => "tcp://127.0.0.1:0".into(),
             Transport::Unix => {
-                format!("unix:{}", self.scratch.join(format!("{}.sock", self.sockets)).display())
+                format!(
+                    "unix:{}",
+                    self.scratch
+                        .join(format!("{}.sock", self.sockets))
+                        .display()
+                )
             }
         }
     }
@@ -290,7 +324,10 @@ pub(crate) fn reference_of(
     runs: &[Run],
 ) -> Option<Reference> {
     let throughput_gib_s = Spread::of(references.iter().map(|ms| gib_s(bytes, *ms)))?;
-    let ratios = runs.iter().zip(references).filter(|(run, _)| run.outcome == RunOutcome::Completed);
+    let ratios = runs
+        .iter()
+        .zip(references)
+        .filter(|(run, _)| run.outcome == RunOutcome::Completed);
     let time_ratio = Spread::of(
         ratios.map(|(run, ms)| run.total_ms / (ms * run.guest_bytes as f64 / bytes as f64)),
     );
@@ -305,7 +342,11 @@ pub(crate) fn reference_of(
 }
 
 fn gib_s(bytes: u64, ms: f64) -> f64 {
-    if ms > 0.0 { bytes as f64 / f64::from(1 << 30) / (ms / 1e3) } else { 0.0 }
+    if ms > 0.0 {
+        bytes as f64 / f64::from(1 << 30) / (ms / 1e3)
+    } else {
+        0.0
+    }
 }
 
 fn outcome_of(word: &str) -> RunOutcome {
@@ -319,10 +360,14 @@ fn outcome_of(word: &str) -> RunOutcome {
 
 fn sight_of(worker: &mut Worker) -> Result<GuestSight> {
     worker.order(&Order::Guest)?;
-    worker.wait_for("view of the guest", Duration::from_secs(20), |answer| match answer {
-        Answer::Guest { sight } => Some(*sight),
-        _ => None,
-    })
+    worker.wait_for(
+        "view of the guest",
+        Duration::from_secs(20),
+        |answer| match answer {
+            Answer::Guest { sight } => Some(*sight),
+            _ => None,
+        },
+    )
 }
 
 fn check_of(worker: &mut Worker) -> Result<(Check, String)> {

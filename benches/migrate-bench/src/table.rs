@@ -31,7 +31,11 @@ fn rows(report: &Report) -> Vec<Row<'_>> {
     };
     vec![
         ("outcome", Box::new(outcome), String::new()),
-        ("total", Box::new(|run| show_ms(run.total_ms)), median(summary.total_ms, show_ms)),
+        (
+            "total",
+            Box::new(|run| show_ms(run.total_ms)),
+            median(summary.total_ms, show_ms),
+        ),
         (
             "downtime, engine",
             Box::new(|run| show_ms(run.downtime_ms.engine)),
@@ -57,10 +61,26 @@ fn rows(report: &Report) -> Vec<Row<'_>> {
             Box::new(|run| show_bytes(run.wire_bytes)),
             median(summary.wire_bytes, |bytes| show_bytes(bytes as u64)),
         ),
-        ("  absent", Box::new(|run| share(run, run.pages.absent)), String::new()),
-        ("  zero", Box::new(|run| share(run, run.pages.zero)), String::new()),
-        ("  raw", Box::new(|run| share(run, run.pages.raw)), String::new()),
-        ("  lz4", Box::new(|run| share(run, run.pages.lz4)), String::new()),
+        (
+            "  absent",
+            Box::new(|run| share(run, run.pages.absent)),
+            String::new(),
+        ),
+        (
+            "  zero",
+            Box::new(|run| share(run, run.pages.zero)),
+            String::new(),
+        ),
+        (
+            "  raw",
+            Box::new(|run| share(run, run.pages.raw)),
+            String::new(),
+        ),
+        (
+            "  lz4",
+            Box::new(|run| share(run, run.pages.lz4)),
+            String::new(),
+        ),
         (
             "rounds",
             Box::new(|run| run.rounds.len().to_string()),
@@ -73,19 +93,36 @@ fn rows(report: &Report) -> Vec<Row<'_>> {
         ),
         (
             "CPU of the vCPUs",
-            Box::new(|run| format!("{:.2} + {:.2} s", run.cpu_s.vcpu_source, run.cpu_s.vcpu_target)),
+            Box::new(|run| {
+                format!(
+                    "{:.2} + {:.2} s",
+                    run.cpu_s.vcpu_source, run.cpu_s.vcpu_target
+                )
+            }),
             String::new(),
         ),
         (
             "memory beyond the guest's",
             Box::new(|run| {
                 let overhead = run.overhead_bytes;
-                format!("{} + {}", show_bytes(overhead.source), show_bytes(overhead.target))
+                format!(
+                    "{} + {}",
+                    show_bytes(overhead.source),
+                    show_bytes(overhead.target)
+                )
             }),
             String::new(),
         ),
-        ("verified by the guest", Box::new(|run| check(run.verified.guest)), String::new()),
-        ("verified by digest", Box::new(|run| check(run.verified.digest)), String::new()),
+        (
+            "verified by the guest",
+            Box::new(|run| check(run.verified.guest)),
+            String::new(),
+        ),
+        (
+            "verified by digest",
+            Box::new(|run| check(run.verified.digest)),
+            String::new(),
+        ),
     ]
 }
 
@@ -135,7 +172,10 @@ fn notes(report: &Report) -> String {
     }
     for (number, run) in (1..).zip(&report.runs) {
         if let Some(error) = &run.error {
-            notes += &format!("run {number}: {error} (the guest is with: {})\n", run.custody);
+            notes += &format!(
+                "run {number}: {error} (the guest is with: {})\n",
+                run.custody
+            );
         }
     }
     notes

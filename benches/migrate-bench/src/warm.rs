@@ -28,13 +28,18 @@ impl WarmMemory {
     pub(crate) fn new(bytes: u64) -> Self {
         let mut pieces = Vec::new();
         for _ in 0..bytes.div_ceil(PIECE_BYTES) {
-            let Ok(piece) = fresh_memory(PIECE_BYTES, Backing::Anonymous) else { break };
+            let Ok(piece) = fresh_memory(PIECE_BYTES, Backing::Anonymous) else {
+                break;
+            };
             if touch(&piece).is_err() {
                 break;
             }
             pieces.push(piece);
         }
-        Self { pieces, release: None }
+        Self {
+            pieces,
+            release: None,
+        }
     }
 
     /// How much is held.

@@ -12,6 +12,8 @@ const UNSAFE_FILES: [&str; 11] = [
     "engine/transport/src/uring.rs",
     "vmm-shim/payload/guest/*",
     "vmm-shim/payload/tests/support/*",
+    "dirty-track/tests/common/guest.rs",
+    "dirty-track/tests/common/memory.rs",
     "vmm-shim/src/memory.rs",
     "vmm-shim/src/sys*",
     "vmm-shim/src/vcpu.rs",

@@ -26,7 +26,11 @@ pub(crate) fn source(args: &SourceArgs) -> Result<ExitCode> {
     eprintln!("guest: {kind} ({reason}); booting and filling its memory");
     let mut guest = boot(&guest_order(&args.guest, kind))?;
     guest.workload().wait_ready(READY_MAX)?;
-    let show = if args.output.quiet { Show::Nothing } else { Show::Live };
+    let show = if args.output.quiet {
+        Show::Nothing
+    } else {
+        Show::Live
+    };
     let bar = Bar::new(show, args.guest.memory);
     let link = link_order(&args.link);
     let side = moving::send(&mut guest, &args.to, &link, &cancel, &mut |answer| {
@@ -110,7 +114,10 @@ fn cancel_on_signal() -> Result<CancelToken> {
 
 fn status_of(ending: &Ending) -> ExitCode {
     if let Some(error) = &ending.error {
-        eprintln!("migrate-bench: {error} (the guest is with: {})", ending.custody);
+        eprintln!(
+            "migrate-bench: {error} (the guest is with: {})",
+            ending.custody
+        );
     }
     match ending.outcome.as_str() {
         "completed" => ExitCode::SUCCESS,

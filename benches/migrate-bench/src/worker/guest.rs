@@ -5,9 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 use limosa_payload::protocol::{Fill, Pattern, Phase, Probe};
 use limosa_payload::{Histogram, VcpuReport};
-use limosa_shim::{
-    Backing, GuestSpec, HugePages, KvmGuest, ProcessGuest, Workload, WorkloadSpec,
-};
+use limosa_shim::{Backing, GuestSpec, HugePages, KvmGuest, ProcessGuest, Workload, WorkloadSpec};
 
 use crate::args::GuestArgs;
 use crate::orders::guest_order;
@@ -88,7 +86,8 @@ pub(crate) fn backing(name: &str) -> Backing {
     }
 }
 
-fn spec_of(order: &GuestOrder) -> Result<GuestSpec> {
+/// What `order` means to a VMM.
+pub(crate) fn spec_of(order: &GuestOrder) -> Result<GuestSpec> {
     Ok(GuestSpec {
         memory_bytes: order.memory_bytes,
         vcpu_count: order.vcpus,
@@ -125,9 +124,9 @@ fn spec_of(order: &GuestOrder) -> Result<GuestSpec> {
 /// Lets the guest check all its memory.
 pub(crate) fn check(guest: &AnyGuest) -> Result<Answer> {
     let report = guest.workload().check(CHECK_MAX)?;
-    let first = report
-        .first_bad
-        .map_or_else(String::new, |address| format!(", the first at {address:#x}"));
+    let first = report.first_bad.map_or_else(String::new, |address| {
+        format!(", the first at {address:#x}")
+    });
     Ok(Answer::Checked {
         ok: report.intact(),
         detail: format!(

@@ -17,8 +17,8 @@ use limosa_shim::GuestRam;
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 pub(crate) use self::commands::{source, target};
-pub(crate) use self::guest::check_guest;
 use self::guest::{AnyGuest, boot, sight};
+pub(crate) use self::guest::{check_guest, spec_of};
 use crate::protocol::{Answer, Order};
 use crate::reference;
 
@@ -47,7 +47,9 @@ pub(crate) fn serve() -> Result<ExitCode> {
             break;
         }
         if let Err(error) = host.obey(order) {
-            say(&Answer::Failed { text: format!("{error:#}") });
+            say(&Answer::Failed {
+                text: format!("{error:#}"),
+            });
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -56,26 +58,33 @@ pub(crate) fn serve() -> Result<ExitCode> {
 /// Reads orders beside the work, so that a cancellation is heard in the midst of it.
 fn read_orders(cancel: Arc<Mutex<CancelToken>>) -> Result<Receiver<Order>> {
     let (sender, orders) = channel();
-    std::thread::Builder::new().name("orders".into()).spawn(move || {
-        let stop = |cancel: &Mutex<CancelToken>| {
-            cancel.lock().unwrap_or_else(PoisonError::into_inner).cancel();
-        };
-        for line in std::io::stdin().lock().lines() {
-            let Ok(line) = line else { break };
-            match serde_json::from_str(&line) {
-                Ok(Order::Cancel) => stop(&cancel),
-                Ok(order) => {
-                    if sender.send(order).is_err() {
-                        return;
+    std::thread::Builder::new()
+        .name("orders".into())
+        .spawn(move || {
+            let stop = |cancel: &Mutex<CancelToken>| {
+                cancel
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .cancel();
+            };
+            for line in std::io::stdin().lock().lines() {
+                let Ok(line) = line else { break };
+                match serde_json::from_str(&line) {
+                    Ok(Order::Cancel) => stop(&cancel),
+                    Ok(order) => {
+                        if sender.send(order).is_err() {
+                            return;
+                        }
                     }
+                    Err(error) => say(&Answer::Failed {
+                        text: format!("`{line}`: {error}"),
+                    }),
                 }
-                Err(error) => say(&Answer::Failed { text: format!("`{line}`: {error}") }),
             }
-        }
-        // Whoever gave the orders is gone: nothing of this host is wanted any more.
-        stop(&cancel);
-        let _ = sender.send(Order::Quit);
-    })?;
+            // Whoever gave the orders is gone: nothing of this host is wanted any more.
+            stop(&cancel);
+            let _ = sender.send(Order::Quit);
+        })?;
     Ok(orders)
 }
 
@@ -100,27 +109,54 @@ impl Host {
                 self.guest = Some(guest);
                 Answer::Ready { guest_bytes }
             }
-            Order::Listen { endpoint, kind, backing, io, digest } => {
+            Order::Listen {
+                endpoint,
+                kind,
+                backing,
+                io,
+                digest,
+            } => {
                 self.guest = None;
-                let wish = moving::Listen { endpoint, kind, backing, io, digest };
+                let wish = moving::Listen {
+                    endpoint,
+                    kind,
+                    backing,
+                    io,
+                    digest,
+                };
                 let (guest, side) = moving::listen(&wish, &self.fresh_token(), |endpoint| {
                     say(&Answer::Listening { endpoint });
                 })?;
                 self.guest = guest;
-                Answer::Landed { side: Box::new(side) }
+                Answer::Landed {
+                    side: Box::new(side),
+                }
             }
             Order::Send { endpoint, link } => {
                 let cancel = self.fresh_token();
                 let guest = self.guest.as_mut().context("there is no guest to send")?;
                 let side = moving::send(guest, &endpoint, &link, &cancel, &mut say)?;
-                Answer::Sent { side: Box::new(side) }
+                Answer::Sent {
+                    side: Box::new(side),
+                }
             }
-            Order::Digest => Answer::Digest { digest: self.guest()?.workload().memory_digest()? },
+            Order::Digest => Answer::Digest {
+                digest: self.guest()?.workload().memory_digest()?,
+            },
             Order::Check => guest::check(self.guest()?)?,
-            Order::Guest => Answer::Guest { sight: Box::new(sight(self.guest()?)?) },
-            Order::Sink { endpoint, streams, bytes, backing } => {
+            Order::Guest => Answer::Guest {
+                sight: Box::new(sight(self.guest()?)?),
+            },
+            Order::Sink {
+                endpoint,
+                streams,
+                bytes,
+                backing,
+            } => {
                 let waiting = reference::Waiting::new(&endpoint)?;
-                say(&Answer::Listening { endpoint: waiting.endpoint()? });
+                say(&Answer::Listening {
+                    endpoint: waiting.endpoint()?,
+                });
                 let ms = reference::sink(&waiting, streams, bytes, guest::backing(&backing))?;
                 Answer::Sunk { ms }
             }
@@ -132,7 +168,9 @@ impl Host {
             }
             Order::Blast { endpoint, streams } => {
                 let ram = self.ram.as_ref().context("there is no memory to send")?;
-                Answer::Blasted { ms: reference::blast(&endpoint, streams, ram)? }
+                Answer::Blasted {
+                    ms: reference::blast(&endpoint, streams, ram)?,
+                }
             }
             Order::Cancel | Order::Quit => bail!("an order out of place"),
         };

@@ -26,7 +26,10 @@ struct CpuClock {
 impl CpuClock {
     fn now(vcpus: Duration) -> Self {
         let time = clock_gettime(ClockId::ProcessCPUTime);
-        let all = Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec.unsigned_abs() as u32);
+        let all = Duration::new(
+            time.tv_sec.unsigned_abs(),
+            time.tv_nsec.unsigned_abs() as u32,
+        );
         Self { all, vcpus }
     }
 
@@ -130,10 +133,20 @@ pub(crate) fn listen(
         huge_pages: HugePages::Advised,
         ..HostSpec::default()
     };
-    let link = LinkConfig { io: io_of(&wish.io), ..LinkConfig::default() };
+    let link = LinkConfig {
+        io: io_of(&wish.io),
+        ..LinkConfig::default()
+    };
     let mut listener = Listener::bind(&wish.endpoint.parse()?, &link)?;
-    let config = MigrationConfig { link, ..MigrationConfig::default() };
-    let digest = if wish.digest { Digest::Wanted } else { Digest::Off };
+    let config = MigrationConfig {
+        link,
+        ..MigrationConfig::default()
+    };
+    let digest = if wish.digest {
+        Digest::Wanted
+    } else {
+        Digest::Off
+    };
     if wish.kind == "process" {
         let host = ProcessHost::new(spec)?;
         listening(listener.endpoint().to_string());
@@ -172,8 +185,13 @@ where
     if let Some(guest) = &guest {
         guest.workload().set_phase(Phase::Quiet)?;
     }
-    let side =
-        TargetSide { ending, cpu_s, overhead_bytes: report.overhead_bytes, io: report.io, digest };
+    let side = TargetSide {
+        ending,
+        cpu_s,
+        overhead_bytes: report.overhead_bytes,
+        io: report.io,
+        digest,
+    };
     Ok((guest, side))
 }
 
@@ -216,7 +234,10 @@ where
     }
 
     fn prepare(&mut self, offer: &Offer) -> Result<Self::Guest, GuestError> {
-        Ok(DigestGuest { guest: self.host.prepare(offer)?, digest: self.digest })
+        Ok(DigestGuest {
+            guest: self.host.prepare(offer)?,
+            digest: self.digest,
+        })
     }
 }
 
@@ -265,7 +286,11 @@ fn io_of(name: &str) -> IoChoice {
 
 fn ending_of(error: Option<&MigrationError>) -> Ending {
     let Some(error) = error else {
-        return Ending { outcome: "completed".into(), custody: "target".into(), error: None };
+        return Ending {
+            outcome: "completed".into(),
+            custody: "target".into(),
+            error: None,
+        };
     };
     let outcome = match &error.cause {
         cause if cause.is_refusal() => "refused",
@@ -280,5 +305,10 @@ fn ending_of(error: Option<&MigrationError>) -> Ending {
 }
 
 fn pages_of(counts: EncodingCounts) -> Pages {
-    Pages { absent: counts.absent, zero: counts.zero, raw: counts.raw, lz4: counts.lz4 }
+    Pages {
+        absent: counts.absent,
+        zero: counts.zero,
+        raw: counts.raw,
+        lz4: counts.lz4,
+    }
 }
