@@ -14,7 +14,7 @@ use crate::guest::GuestError;
 /// if nothing had happened; with [`Custody::InTransit`] it stands still on the source and may or may
 /// not run on the target, and the operator must find out before anything else.
 #[derive(Debug, thiserror::Error)]
-#[error("{cause} (at stage {stage})")]
+#[error("{cause} ({stage})")]
 pub struct MigrationError {
     /// How far the session was.
     pub stage: Stage,
@@ -65,7 +65,10 @@ impl Cause {
             Self::Memory(_) | Self::Landing(_) => FaultKind::Memory,
             Self::Host(_) => FaultKind::Capacity,
         };
-        LocalFault { kind, text: self.to_string() }
+        LocalFault {
+            kind,
+            text: self.to_string(),
+        }
     }
 
     /// Did the target say no before anything moved?
