@@ -38,7 +38,11 @@ impl Control {
             .name("control-in".into())
             .spawn(move || read_all(reader, &news))
             .map_err(|error| Cause::Host(format!("no thread for the control link: {error}")))?;
-        Ok(Self { writer, stop, thread: Some(thread) })
+        Ok(Self {
+            writer,
+            stop,
+            thread: Some(thread),
+        })
     }
 
     /// Has the reading thread ended, because the link did?
@@ -48,7 +52,9 @@ impl Control {
 
     /// Sends one message.
     pub(crate) fn send(&mut self, message: &Message) -> Result<(), Cause> {
-        let bytes = message.encode().map_err(|error| Cause::Host(error.to_string()))?;
+        let bytes = message
+            .encode()
+            .map_err(|error| Cause::Host(error.to_string()))?;
         Ok(self.writer.send(&bytes)?)
     }
 }

@@ -39,7 +39,11 @@ pub fn migrate_out<G: SourceGuest>(
     observer: &mut dyn Observer,
 ) -> Result<SourceReport, MigrationError> {
     let begun = Instant::now();
-    let at_connect = |cause| MigrationError { stage: Stage::Connect, custody: Custody::Source, cause };
+    let at_connect = |cause| MigrationError {
+        stage: Stage::Connect,
+        custody: Custody::Source,
+        cause,
+    };
     let (stream_news, from_streams) = unbounded();
     let (control_news, from_control) = unbounded();
     let offer = guest.offer().map_err(|error| at_connect(error.into()))?;
@@ -51,9 +55,21 @@ pub fn migrate_out<G: SourceGuest>(
     let wait = Wait::at_most(config.link.connect_max).unless(cancel.flag());
     let link = connect_control(target, &config.link, &wait).map_err(|e| at_connect(e.into()))?;
     rooms.control = Some(Control::start(link, control_news).map_err(at_connect)?);
-    let session =
-        Source::new(config.session.clone(), migration_id, offer, AGENT.into(), Timestamp::default());
-    let driver = Driver { rooms, session, begun, inputs: VecDeque::new(), failure: None, outcome: None };
+    let session = Source::new(
+        config.session.clone(),
+        migration_id,
+        offer,
+        AGENT.into(),
+        Timestamp::default(),
+    );
+    let driver = Driver {
+        rooms,
+        session,
+        begun,
+        inputs: VecDeque::new(),
+        failure: None,
+        outcome: None,
+    };
     driver.run(&from_control, &from_streams, observer)
 }
 
@@ -115,13 +131,16 @@ impl<G: SourceGuest> Driver<'_, G> {
             return Some(Input::Cancelled);
         }
         let timeout = self.session.poll_timeout()?.since_start();
-        let nap = timeout.saturating_sub(self.begun.elapsed()).min(CANCEL_CHECK);
+        let nap = timeout
+            .saturating_sub(self.begun.elapsed())
+            .min(CANCEL_CHECK);
         let mut select = Select::new();
         let (from_control, from_streams) = (select.recv(control), select.recv(streams));
         let ready = match select.select_timeout(nap) {
             Ok(ready) => ready,
             Err(_) => {
-                self.rooms.tell_progress(self.begun, PROGRESS_EVERY, observer);
+                self.rooms
+                    .tell_progress(self.begun, PROGRESS_EVERY, observer);
                 return (self.begun.elapsed() >= timeout).then_some(Input::Timeout);
             }
         };
@@ -133,7 +152,8 @@ impl<G: SourceGuest> Driver<'_, G> {
             }),
             index if index == from_streams => {
                 let news = ready.recv(streams).ok()?;
-                self.rooms.tell_progress(self.begun, PROGRESS_EVERY, observer);
+                self.rooms
+                    .tell_progress(self.begun, PROGRESS_EVERY, observer);
                 self.on_stream(news)
             }
             _ => None,
@@ -150,9 +170,10 @@ impl<G: SourceGuest> Driver<'_, G> {
                 }
                 Some(Input::RoundDone(report))
             }
-            StreamNews::Failed { stream, cause: Cause::Transport(error) } => {
-                Some(Input::StreamLost(stream, error.to_string()))
-            }
+            StreamNews::Failed {
+                stream,
+                cause: Cause::Transport(error),
+            } => Some(Input::StreamLost(stream, error.to_string())),
             StreamNews::Failed { cause, .. } => Some(self.failed(cause)),
         }
     }
@@ -162,10 +183,16 @@ impl<G: SourceGuest> Driver<'_, G> {
         let rooms = &mut self.rooms;
         let done = match action {
             Action::Send(message) => return self.send(&message),
-            Action::OpenStreams { stream_count, encodings, secret } => rooms
+            Action::OpenStreams {
+                stream_count,
+                encodings,
+                secret,
+            } => rooms
                 .open_streams(stream_count, encodings, secret)
                 .map(|()| Some(Input::StreamsOpened)),
-            Action::StartTracking => rooms.start_tracking().map(|()| Some(Input::TrackingStarted)),
+            Action::StartTracking => rooms
+                .start_tracking()
+                .map(|()| Some(Input::TrackingStarted)),
             Action::Harvest => rooms.harvest().map(|count| {
                 rooms.clock.mark_after(Mark::Paused, Mark::Harvested);
                 Some(Input::Harvested(PageCount::new(count)))
@@ -178,10 +205,14 @@ impl<G: SourceGuest> Driver<'_, G> {
                     Some(Input::GuestPaused)
                 })
             }
-            Action::ExportState => rooms.guest.export_state().map_err(Cause::from).map(|state| {
-                rooms.clock.mark(Mark::Exported);
-                Some(Input::StateExported(state))
-            }),
+            Action::ExportState => rooms
+                .guest
+                .export_state()
+                .map_err(Cause::from)
+                .map(|state| {
+                    rooms.clock.mark(Mark::Exported);
+                    Some(Input::StateExported(state))
+                }),
             Action::ResumeGuest => rooms.guest.resume().map_err(Cause::from).map(|()| None),
             Action::ReleaseGuest => {
                 rooms.clock.mark(Mark::Running);
@@ -239,6 +270,10 @@ impl<G: SourceGuest> Driver<'_, G> {
             (Outcome::Failed(_) | Outcome::InTransit(_), Some(cause)) => cause,
             (Outcome::Failed(error) | Outcome::InTransit(error), None) => error.into(),
         };
-        Err(MigrationError { stage, custody, cause })
+        Err(MigrationError {
+            stage,
+            custody,
+            cause,
+        })
     }
 }

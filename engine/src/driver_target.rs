@@ -44,8 +44,11 @@ pub fn migrate_in<H: TargetHost>(
     cancel: &CancelToken,
     observer: &mut dyn Observer,
 ) -> Result<Landed<H::Guest>, MigrationError> {
-    let at_connect =
-        |cause| MigrationError { stage: Stage::Connect, custody: Custody::Source, cause };
+    let at_connect = |cause| MigrationError {
+        stage: Stage::Connect,
+        custody: Custody::Source,
+        cause,
+    };
     let (landing_news, from_streams) = unbounded();
     let (control_news, from_control) = unbounded();
     let policy = host.policy().map_err(|error| at_connect(error.into()))?;
@@ -54,12 +57,19 @@ pub fn migrate_in<H: TargetHost>(
     let mut rooms = TargetRooms::new(host, landing_news);
     rooms.report.io = format!("{} ({})", io.io, io.reason);
     let wait = Wait::forever().unless(cancel.flag());
-    let link = listener.accept_control(&wait).map_err(|error| at_connect(error.into()))?;
+    let link = listener
+        .accept_control(&wait)
+        .map_err(|error| at_connect(error.into()))?;
     let begun = Instant::now();
     rooms.control = Some(Control::start(link, control_news).map_err(at_connect)?);
     let secret = StreamSecret::new(crate::random::bytes().map_err(at_connect)?);
-    let session =
-        Target::new(config.session.clone(), policy, secret, AGENT.into(), Timestamp::default());
+    let session = Target::new(
+        config.session.clone(),
+        policy,
+        secret,
+        AGENT.into(),
+        Timestamp::default(),
+    );
     let driver = Driver {
         rooms,
         session,
@@ -134,7 +144,9 @@ impl<H: TargetHost> Driver<'_, H> {
             return Some(Input::Cancelled);
         }
         let timeout = self.session.poll_timeout()?.since_start();
-        let nap = timeout.saturating_sub(self.begun.elapsed()).min(CANCEL_CHECK);
+        let nap = timeout
+            .saturating_sub(self.begun.elapsed())
+            .min(CANCEL_CHECK);
         let mut select = Select::new();
         let (from_control, from_streams) = (select.recv(control), select.recv(streams));
         let Ok(ready) = select.select_timeout(nap) else {
@@ -158,12 +170,20 @@ impl<H: TargetHost> Driver<'_, H> {
         Some(match news {
             LandingNews::RoundLanded(round) => {
                 let (frames, pages) = self.rooms.counted(round)?;
-                Input::RoundLanded { round, frames, pages }
+                Input::RoundLanded {
+                    round,
+                    frames,
+                    pages,
+                }
             }
-            LandingNews::Failed { stream, cause: Cause::Transport(error) } => {
-                Input::StreamLost(stream, error.to_string())
-            }
-            LandingNews::Failed { cause: cause @ Cause::Landing(_), .. } => {
+            LandingNews::Failed {
+                stream,
+                cause: Cause::Transport(error),
+            } => Input::StreamLost(stream, error.to_string()),
+            LandingNews::Failed {
+                cause: cause @ Cause::Landing(_),
+                ..
+            } => {
                 let text = cause.to_string();
                 self.failure.get_or_insert(cause);
                 Input::BadPages(text)
@@ -187,8 +207,17 @@ impl<H: TargetHost> Driver<'_, H> {
             Action::PrepareGuest(offer) => {
                 rooms.prepare(&offer).map(|()| Some(Input::GuestPrepared))
             }
-            Action::AcceptStreams { migration_id, secret, stream_count, encodings } => {
-                let expected = StreamsExpected { migration_id, secret, stream_count };
+            Action::AcceptStreams {
+                migration_id,
+                secret,
+                stream_count,
+                encodings,
+            } => {
+                let expected = StreamsExpected {
+                    migration_id,
+                    secret,
+                    stream_count,
+                };
                 match self.accept(&expected) {
                     Ok(links) => self
                         .rooms
@@ -197,9 +226,14 @@ impl<H: TargetHost> Driver<'_, H> {
                     Err(cause) => Err(cause),
                 }
             }
-            Action::ConfirmRound { round, frames, pages } => {
-                Ok(rooms.confirm(round, &frames, pages).err().map(Input::BadPages))
-            }
+            Action::ConfirmRound {
+                round,
+                frames,
+                pages,
+            } => Ok(rooms
+                .confirm(round, &frames, pages)
+                .err()
+                .map(Input::BadPages)),
             Action::CheckLedger => Ok(Some(match rooms.check_ledger() {
                 Ok(()) => Input::LedgerComplete,
                 Err(gap) => Input::LedgerGap(gap),
@@ -276,6 +310,10 @@ impl<H: TargetHost> Driver<'_, H> {
             (Outcome::Failed(_) | Outcome::InTransit(_), Some(cause)) => cause,
             (Outcome::Failed(error) | Outcome::InTransit(error), None) => error.into(),
         };
-        Err(MigrationError { stage, custody, cause })
+        Err(MigrationError {
+            stage,
+            custody,
+            cause,
+        })
     }
 }

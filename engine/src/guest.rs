@@ -20,7 +20,9 @@ pub struct GuestError {
 impl GuestError {
     /// Takes any error's own words.
     pub fn new(error: impl ToString) -> Self {
-        Self { text: error.to_string() }
+        Self {
+            text: error.to_string(),
+        }
     }
 }
 

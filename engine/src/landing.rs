@@ -120,8 +120,14 @@ fn land_all(link: PageLink, mut lander: Lander, news: &Sender<LandingNews>) {
     let stream = link.stream();
     let end = match link.into_receiver() {
         Ok(mut receiver) => loop {
-            match lander.land(&mut Frame { receiver: &mut *receiver, begun: false }) {
-                Ok(Landed::Barrier { round, complete: true }) => {
+            match lander.land(&mut Frame {
+                receiver: &mut *receiver,
+                begun: false,
+            }) {
+                Ok(Landed::Barrier {
+                    round,
+                    complete: true,
+                }) => {
                     // The driver may have gone; then nobody waits for the round.
                     let _ = news.send(LandingNews::RoundLanded(round));
                 }

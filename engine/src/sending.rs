@@ -21,7 +21,10 @@ pub(crate) type SharedDirty = Arc<RwLock<Box<dyn DirtySource>>>;
 /// What a stream's thread tells the driver.
 pub(crate) enum StreamNews {
     /// The stream has sent its part of a round, barrier included.
-    RoundSent { report: StreamReport, stream: StreamIndex },
+    RoundSent {
+        report: StreamReport,
+        stream: StreamIndex,
+    },
     /// The stream is of no more use.
     Failed { stream: StreamIndex, cause: Cause },
 }
@@ -124,7 +127,11 @@ impl Sending {
         }
         for (orders, work) in self.orders.iter().zip(work) {
             // A stream that has ended has said why, and its part of the round can't matter any more.
-            let _ = orders.send(RoundOrder { round, work, rearm: rearm.map(Arc::clone) });
+            let _ = orders.send(RoundOrder {
+                round,
+                work,
+                rearm: rearm.map(Arc::clone),
+            });
         }
     }
 
@@ -192,14 +199,20 @@ struct StreamWorker {
 
 impl StreamWorker {
     fn run(mut self, link: PageLink) {
-        let ended = link.into_sender().map_err(StreamEnd::from).and_then(|mut sender| {
-            while let Ok(order) = self.todo.recv() {
-                let report = self.round(&order, &mut *sender)?;
-                // The driver may have gone; then nobody needs the report.
-                let _ = self.news.send(StreamNews::RoundSent { report, stream: self.stream });
-            }
-            Ok(())
-        });
+        let ended = link
+            .into_sender()
+            .map_err(StreamEnd::from)
+            .and_then(|mut sender| {
+                while let Ok(order) = self.todo.recv() {
+                    let report = self.round(&order, &mut *sender)?;
+                    // The driver may have gone; then nobody needs the report.
+                    let _ = self.news.send(StreamNews::RoundSent {
+                        report,
+                        stream: self.stream,
+                    });
+                }
+                Ok(())
+            });
         let cause = match ended {
             Ok(()) | Err(StreamEnd::Halted) => return,
             Err(StreamEnd::Transport(error)) => error.into(),
@@ -207,7 +220,10 @@ impl StreamWorker {
             Err(StreamEnd::Pack(PackError::Memory(error))) => error.into(),
             Err(StreamEnd::Pack(error)) => Cause::Host(error.to_string()),
         };
-        let _ = self.news.send(StreamNews::Failed { stream: self.stream, cause });
+        let _ = self.news.send(StreamNews::Failed {
+            stream: self.stream,
+            cause,
+        });
     }
 
     fn round(
@@ -215,7 +231,13 @@ impl StreamWorker {
         order: &RoundOrder,
         sender: &mut dyn PageSender<Sealed>,
     ) -> Result<StreamReport, StreamEnd> {
-        let Self { corridor, pool, halt, meters, .. } = self;
+        let Self {
+            corridor,
+            pool,
+            halt,
+            meters,
+            ..
+        } = self;
         let meter = &meters[usize::from(self.stream.get())];
         let dirty = order
             .rearm
@@ -228,11 +250,15 @@ impl StreamWorker {
             if let Some(dirty) = &dirty {
                 dirty.rearm(chunk, pages)?;
             }
-            meter.pages.fetch_add(u64::from(pages.count()), Ordering::Relaxed);
+            meter
+                .pages
+                .fetch_add(u64::from(pages.count()), Ordering::Relaxed);
             Ok(())
         };
         let mut sink = |full: FrameBuf| {
-            meter.wire_bytes.fetch_add(full.bytes().len() as u64, Ordering::Relaxed);
+            meter
+                .wire_bytes
+                .fetch_add(full.bytes().len() as u64, Ordering::Relaxed);
             if let Some(Sealed(free)) = sender.send(Sealed(full))? {
                 pool.give(free);
             }

@@ -8,8 +8,8 @@ use limosa_pages::{PAGE_BYTES, PageSet};
 use limosa_pipeline::{GuestMemory, PackConfig, StreamReport, scan};
 use limosa_session::{RoundPlan, RoundReport};
 use limosa_transport::{Endpoint, PageLink, Wait, connect_stream};
-use limosa_wire::{Bind, EncodingCounts, EncodingSet, MigrationId, RoundKind, StreamIndex};
 use limosa_wire::StreamSecret;
+use limosa_wire::{Bind, EncodingCounts, EncodingSet, MigrationId, RoundKind, StreamIndex};
 
 use crate::cancel::CancelToken;
 use crate::config::MigrationConfig;
@@ -91,7 +91,10 @@ impl<'a, G: SourceGuest> SourceRooms<'a, G> {
         encodings: EncodingSet,
         secret: StreamSecret,
     ) -> Result<(), Cause> {
-        let bind = Bind { secret, stream_count };
+        let bind = Bind {
+            secret,
+            stream_count,
+        };
         let wait = Wait::at_most(self.config.link.connect_max).unless(self.cancel.flag());
         let mut pack = PackConfig::new(self.config.codec, encodings);
         if let Some(bytes) = self.config.frame_payload_bytes {
@@ -102,7 +105,9 @@ impl<'a, G: SourceGuest> SourceRooms<'a, G> {
             frames_in_flight_max(stream_count, &pack).min(link.frames_in_flight_max);
         let links: Vec<PageLink> = (0..stream_count)
             .map(StreamIndex::new)
-            .map(|stream| connect_stream(self.target, &link, self.migration_id, stream, &bind, &wait))
+            .map(|stream| {
+                connect_stream(self.target, &link, self.migration_id, stream, &bind, &wait)
+            })
             .collect::<Result<_, _>>()?;
         let plan = SendingPlan {
             memory: Arc::clone(&self.memory),
@@ -112,8 +117,7 @@ impl<'a, G: SourceGuest> SourceRooms<'a, G> {
         };
         let sending = Sending::start(links, &plan, &self.news)?;
         self.report.stream_count = stream_count;
-        self.report.overhead_bytes =
-            sending.overhead_bytes() + 8 * self.pages.words().len() as u64;
+        self.report.overhead_bytes = sending.overhead_bytes() + 8 * self.pages.words().len() as u64;
         self.sending = Some(sending);
         Ok(())
     }
@@ -171,11 +175,11 @@ impl<'a, G: SourceGuest> SourceRooms<'a, G> {
             RoundKind::Final => None,
             RoundKind::Full | RoundKind::Live => self.dirty.as_ref(),
         };
-        let work_bytes: usize =
-            work.iter().map(|part| size_of_val(part.as_slice())).sum();
-        self.report.overhead_bytes = self.report.overhead_bytes.max(
-            sending.overhead_bytes() + (8 * self.pages.words().len() + work_bytes) as u64,
-        );
+        let work_bytes: usize = work.iter().map(|part| size_of_val(part.as_slice())).sum();
+        self.report.overhead_bytes = self
+            .report
+            .overhead_bytes
+            .max(sending.overhead_bytes() + (8 * self.pages.words().len() + work_bytes) as u64);
         self.round = Some(RunningRound {
             plan,
             begun: Instant::now(),

@@ -38,7 +38,10 @@ impl SwitchoverClock {
     }
 
     fn at(&self, mark: Mark) -> Option<Instant> {
-        self.moments.iter().find(|(own, _)| *own == mark).map(|(_, at)| *at)
+        self.moments
+            .iter()
+            .find(|(own, _)| *own == mark)
+            .map(|(_, at)| *at)
     }
 
     fn between(&self, from: Mark, to: Mark) -> Duration {

@@ -53,8 +53,12 @@ impl<'a, H: TargetHost> TargetRooms<'a, H> {
     ) -> Result<(), Cause> {
         let memory = self.guest()?.memory();
         let ledger = Arc::new(Ledger::new(memory.map(), links.len() as u16));
-        let plan =
-            LandingPlan { memory, ledger: Arc::clone(&ledger), migration_id, encodings };
+        let plan = LandingPlan {
+            memory,
+            ledger: Arc::clone(&ledger),
+            migration_id,
+            encodings,
+        };
         self.report.stream_count = links.len() as u16;
         let landing = Landing::start(links, &plan, &self.news)?;
         self.report.overhead_bytes = landing.overhead_bytes();
@@ -72,7 +76,9 @@ impl<'a, H: TargetHost> TargetRooms<'a, H> {
     /// Holds the source's totals of a round against what landed.
     pub(crate) fn confirm(&self, round: Round, frames: &[u64], pages: u64) -> Result<(), String> {
         let ledger = self.ledger.as_ref().ok_or("no pages were expected")?;
-        ledger.confirm(round, frames, pages).map_err(|gap| gap.to_string())
+        ledger
+            .confirm(round, frames, pages)
+            .map_err(|gap| gap.to_string())
     }
 
     /// May the guest run on the memory that is here?
@@ -104,6 +110,8 @@ impl<'a, H: TargetHost> TargetRooms<'a, H> {
     }
 
     fn guest(&mut self) -> Result<&mut H::Guest, Cause> {
-        self.guest.as_mut().ok_or_else(|| Cause::Host("no guest was prepared".into()))
+        self.guest
+            .as_mut()
+            .ok_or_else(|| Cause::Host("no guest was prepared".into()))
     }
 }
