@@ -44,6 +44,9 @@ impl World {
         if self.faults.takes(FaultKind::GarbleMessage) {
             flip_bit(&mut bytes, self.estate.rng.number());
         }
+        if self.faults.takes(FaultKind::RepeatMessage) {
+            self.put_control(from, bytes.clone());
+        }
         self.put_control(from, bytes);
         self.strike_at(kind, Edge::Left);
     }

@@ -65,6 +65,8 @@ pub enum FaultKind {
     SwapFrames,
     /// One bit of a control message is flipped.
     GarbleMessage,
+    /// A control message comes twice.
+    RepeatMessage,
     /// A page stream of the attempt before comes in late, and wants to be bound.
     StrayStream,
     /// A second copy of one of this attempt's page streams wants to be bound.
@@ -73,7 +75,7 @@ pub enum FaultKind {
 
 impl FaultKind {
     /// Every fault.
-    pub const ALL: [Self; 28] = [
+    pub const ALL: [Self; 29] = [
         Self::CutControl,
         Self::LoseControl,
         Self::CutStream,
@@ -100,6 +102,7 @@ impl FaultKind {
         Self::StaleFrame,
         Self::SwapFrames,
         Self::GarbleMessage,
+        Self::RepeatMessage,
         Self::StrayStream,
         Self::TwinStream,
     ];
