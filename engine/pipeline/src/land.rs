@@ -110,6 +110,12 @@ pub enum LandError {
         /// How many came.
         found: u64,
     },
+    /// A frame came once everything had been checked.
+    #[error("a frame came on stream {stream} after the last round")]
+    AfterLastRound {
+        /// The stream.
+        stream: StreamIndex,
+    },
     /// The guest's memory on this host could not be written.
     #[error(transparent)]
     Memory(#[from] MemoryError),
@@ -237,8 +243,8 @@ impl Lander {
             let chunk = header.chunk;
             return Err(LandError::NotOwner { chunk, stream });
         }
-        if self.frame_count == 0 {
-            self.ledger.begin(stream);
+        if self.frame_count == 0 && !self.ledger.begin(stream) {
+            return Err(LandError::AfterLastRound { stream });
         }
         Ok(header)
     }

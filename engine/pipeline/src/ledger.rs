@@ -110,6 +110,8 @@ struct Rounds {
     last: Option<(Round, RoundTotals)>,
     confirmed: Option<Round>,
     broken: Option<(StreamIndex, Round)>,
+    /// No round may begin any more.
+    closed: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -137,6 +139,7 @@ impl Ledger {
                 last: None,
                 confirmed: None,
                 broken: None,
+                closed: false,
             }),
         }
     }
@@ -246,11 +249,22 @@ impl Ledger {
         })
     }
 
-    /// The stream's first frame of the open round came.
-    pub(crate) fn begin(&self, stream: StreamIndex) {
-        if let Some(progress) = self.rounds().open.get_mut(usize::from(stream.get())) {
+    /// Lets no round begin any more, so that nothing is placed once [`complete`](Self::complete)
+    /// has answered: the guest is about to run on this memory.
+    pub fn close(&self) {
+        self.rounds().closed = true;
+    }
+
+    /// The stream's first frame of the open round came; says whether it may be taken.
+    pub(crate) fn begin(&self, stream: StreamIndex) -> bool {
+        let mut rounds = self.rounds();
+        if rounds.closed {
+            return false;
+        }
+        if let Some(progress) = rounds.open.get_mut(usize::from(stream.get())) {
             *progress = Progress::Begun;
         }
+        true
     }
 
     /// The stream passed the barrier of the open round. Says whether all have.
