@@ -8,6 +8,7 @@ use limosa_wire::{ENVELOPE_BYTES, Envelope};
 use crate::endpoint::Endpoint;
 use crate::error::{TransportError, TransportFault};
 use crate::link::{Link, Start, StopHandle};
+use crate::wait::Wait;
 
 /// A connected control link, made by [`connect_control`](crate::connect_control) or
 /// [`Listener::accept_control`](crate::Listener::accept_control).
@@ -67,6 +68,18 @@ impl ControlWriter {
     /// `Vanished` or `Stopped`. A part may have been sent: the link is of no more use.
     pub fn send(&mut self, message: &[u8]) -> Result<(), TransportError> {
         self.link.send_all(message)
+    }
+
+    /// Sends as [`send`](Self::send) does, but waits for a peer that does not read only as `wait`
+    /// says: for large messages that must not hold up whoever sends them.
+    ///
+    /// # Errors
+    ///
+    /// [`TimedOut`](TransportFault::TimedOut) and [`Cancelled`](TransportFault::Cancelled) as
+    /// `wait` says, `Reset`, `Vanished` or `Stopped`. A part may have been sent: the link is of no
+    /// more use.
+    pub fn send_within(&mut self, message: &[u8], wait: &Wait<'_>) -> Result<(), TransportError> {
+        self.link.send_within(message, wait)
     }
 
     /// Says that nothing more will be sent. What was sent still arrives, and the peer's reader then

@@ -11,7 +11,8 @@ use std::time::Duration;
 use socket2::Socket;
 
 use crate::error::{LinkName, TransportError, TransportFault};
-use crate::sys;
+use crate::sys::{self, Awaited};
+use crate::wait::Wait;
 
 /// Where in a message or frame a piece begins.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -115,6 +116,24 @@ impl Link {
         let mut sent = 0;
         while let Some(rest) = bytes.get(sent..).filter(|rest| !rest.is_empty()) {
             sent += self.sent(self.socket.send_with_flags(rest, libc::MSG_NOSIGNAL))?;
+        }
+        Ok(())
+    }
+
+    /// Sends `bytes` within the bounds of `wait`, which a peer that takes them at once never sees.
+    pub(crate) fn send_within(&self, bytes: &[u8], wait: &Wait<'_>) -> Result<(), TransportError> {
+        let mut ready = Vec::with_capacity(1);
+        let mut sent = 0;
+        while let Some(rest) = bytes.get(sent..).filter(|rest| !rest.is_empty()) {
+            let flags = libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT;
+            match self.socket.send_with_flags(rest, flags) {
+                Err(error) if is_silence(&error) && !self.is_stopped() => {
+                    let nap = wait.nap("the peer's reading").map_err(|fault| self.fail(fault))?;
+                    sys::poll(&[(self.as_fd(), Awaited::Writable)], nap, &mut ready)
+                        .map_err(|error| self.fail_io(error, "wait for room to send"))?;
+                }
+                result => sent += self.sent(result)?,
+            }
         }
         Ok(())
     }
