@@ -1,5 +1,5 @@
-//! The source's loop: the only place of the source that waits. It selects one event, gives it to the
-//! session, and carries out what the session wants.
+//! The source's loop: the only place of the source that waits. It selects one event, gives it to
+//! the session, and carries out what the session wants.
 
 use std::collections::VecDeque;
 use std::time::Instant;
@@ -9,13 +9,13 @@ use limosa_pages::PageCount;
 use limosa_session::source::{Action, Input};
 use limosa_session::{Custody, Outcome, Source, Stage, Timestamp};
 use limosa_transport::{Endpoint, Wait, connect_control, probe_io};
-use limosa_wire::{Message, MigrationId, RoundKind};
+use limosa_wire::{EncodingSet, Message, MigrationId, StreamSecret};
 
 use crate::cancel::CancelToken;
 use crate::config::{AGENT, CANCEL_CHECK, MigrationConfig, PROGRESS_EVERY};
-use crate::control::{Control, ControlNews};
+use crate::control::{Control, ControlNews, last_words};
 use crate::error::{Cause, MigrationError};
-use crate::guest::SourceGuest;
+use crate::guest::{GuestError, SourceGuest};
 use crate::observe::{Moment, Observer};
 use crate::report::SourceReport;
 use crate::sending::StreamNews;
@@ -29,8 +29,8 @@ use crate::switchover::Mark;
 ///
 /// # Errors
 /// A [`MigrationError`], which says who has the guest now. Unless that is
-/// [`Custody::InTransit`](limosa_session::Custody::InTransit), the guest runs on here, and another
-/// attempt may be made at any time: it begins with a full round.
+/// [`Custody::InTransit`], the guest runs on here, and another attempt may be made at any time: it
+/// begins with a full round.
 pub fn migrate_out<G: SourceGuest>(
     guest: &mut G,
     target: &Endpoint,
@@ -65,49 +65,54 @@ pub fn migrate_out<G: SourceGuest>(
     let driver = Driver {
         rooms,
         session,
+        observer,
+        control: from_control,
+        streams: from_streams,
         begun,
         inputs: VecDeque::new(),
         failure: None,
+        stuck: None,
         outcome: None,
     };
-    driver.run(&from_control, &from_streams, observer)
+    driver.run()
 }
 
 struct Driver<'a, G: SourceGuest> {
     rooms: SourceRooms<'a, G>,
     session: Source,
+    observer: &'a mut dyn Observer,
+    control: Receiver<ControlNews>,
+    streams: Receiver<StreamNews>,
     begun: Instant,
-    /// Answers to actions that are done already.
+    /// Answers to actions that are done already, and news that were waited for.
     inputs: VecDeque<Input>,
     /// The first failure of this side, with more in it than the session is told.
     failure: Option<Cause>,
+    /// The guest was to go on here, and did not.
+    stuck: Option<GuestError>,
     outcome: Option<Outcome>,
 }
 
 impl<G: SourceGuest> Driver<'_, G> {
-    fn run(
-        mut self,
-        control: &Receiver<ControlNews>,
-        streams: &Receiver<StreamNews>,
-        observer: &mut dyn Observer,
-    ) -> Result<SourceReport, MigrationError> {
+    fn run(mut self) -> Result<SourceReport, MigrationError> {
         let mut last_stage = Stage::Handshake;
         loop {
             while let Some(action) = self.session.poll_action() {
                 if self.session.stage() != Stage::Finished {
                     last_stage = self.session.stage();
                 }
-                if let Some(input) = self.apply(action, observer) {
-                    self.inputs.push_back(input);
+                match self.apply(action) {
+                    Ok(answer) => self.inputs.extend(answer),
+                    Err(cause) => {
+                        let input = self.failed(cause);
+                        self.inputs.push_back(input);
+                    }
                 }
             }
             if let Some(outcome) = self.outcome.take() {
                 return self.end(outcome, last_stage);
             }
-            let input = match self.inputs.pop_front() {
-                Some(input) => Some(input),
-                None => self.select(control, streams, observer),
-            };
+            let input = self.inputs.pop_front().or_else(|| self.select());
             if let Some(input) = input
                 && let Err(misuse) = self.session.handle(input, self.now())
             {
@@ -121,132 +126,154 @@ impl<G: SourceGuest> Driver<'_, G> {
     }
 
     /// Waits for the next event; none when there is nothing for the session.
-    fn select(
-        &mut self,
-        control: &Receiver<ControlNews>,
-        streams: &Receiver<StreamNews>,
-        observer: &mut dyn Observer,
-    ) -> Option<Input> {
+    fn select(&mut self) -> Option<Input> {
         if self.rooms.cancel.is_cancelled() && self.session.custody() == Custody::Source {
             return Some(Input::Cancelled);
         }
         let timeout = self.session.poll_timeout()?.since_start();
-        let nap = timeout
-            .saturating_sub(self.begun.elapsed())
-            .min(CANCEL_CHECK);
+        let nap = timeout.saturating_sub(self.begun.elapsed());
+        let nap = nap.min(CANCEL_CHECK);
         let mut select = Select::new();
-        let (from_control, from_streams) = (select.recv(control), select.recv(streams));
-        let ready = match select.select_timeout(nap) {
-            Ok(ready) => ready,
-            Err(_) => {
-                self.rooms
-                    .tell_progress(self.begun, PROGRESS_EVERY, observer);
-                return (self.begun.elapsed() >= timeout).then_some(Input::Timeout);
-            }
+        let from_control = select.recv(&self.control);
+        select.recv(&self.streams);
+        let Ok(ready) = select.select_timeout(nap) else {
+            self.tell_progress();
+            return (self.begun.elapsed() >= timeout).then_some(Input::Timeout);
         };
-        match ready.index() {
-            index if index == from_control => ready.recv(control).ok().map(|news| match news {
-                ControlNews::Message(message) => Input::Message(message),
-                ControlNews::Garbage(error) => Input::Garbage(error),
-                ControlNews::Lost(error) => Input::ControlLost(error.to_string()),
-            }),
-            index if index == from_streams => {
-                let news = ready.recv(streams).ok()?;
-                self.rooms
-                    .tell_progress(self.begun, PROGRESS_EVERY, observer);
-                self.on_stream(news)
-            }
-            _ => None,
+        if ready.index() == from_control {
+            return ready.recv(&self.control).ok().map(input_of);
         }
+        let news = ready.recv(&self.streams).ok()?;
+        self.tell_progress();
+        self.on_stream(news)
+    }
+
+    fn tell_progress(&mut self) {
+        self.rooms
+            .tell_progress(self.begun, PROGRESS_EVERY, self.observer);
     }
 
     fn on_stream(&mut self, news: StreamNews) -> Option<Input> {
         match news {
             StreamNews::RoundSent { report, stream } => {
                 let report = self.rooms.stream_sent(stream, report)?;
-                let last = self.rooms.report.rounds.last();
-                if last.is_some_and(|round| round.kind == RoundKind::Final) {
-                    self.rooms.clock.mark(Mark::LastRoundSent);
-                }
                 Some(Input::RoundDone(report))
             }
             StreamNews::Failed {
                 stream,
                 cause: Cause::Transport(error),
-            } => Some(Input::StreamLost(stream, error.to_string())),
+            } => {
+                let lost = Input::StreamLost(stream, error.to_string());
+                self.after_last_words(lost);
+                None
+            }
             StreamNews::Failed { cause, .. } => Some(self.failed(cause)),
         }
     }
 
+    /// Gives the session `lost` once it was told what the peer says of it.
+    fn after_last_words(&mut self, lost: Input) {
+        let words = last_words(&self.control);
+        self.inputs.extend(words.into_iter().map(input_of));
+        self.inputs.push_back(lost);
+    }
+
     /// Does one action; what it answers at once is returned.
-    fn apply(&mut self, action: Action, observer: &mut dyn Observer) -> Option<Input> {
+    fn apply(&mut self, action: Action) -> Result<Option<Input>, Cause> {
         let rooms = &mut self.rooms;
-        let done = match action {
+        let answer = match action {
             Action::Send(message) => return self.send(&message),
             Action::OpenStreams {
                 stream_count,
                 encodings,
                 secret,
-            } => rooms
-                .open_streams(stream_count, encodings, secret)
-                .map(|()| Some(Input::StreamsOpened)),
-            Action::StartTracking => rooms
-                .start_tracking()
-                .map(|()| Some(Input::TrackingStarted)),
-            Action::Harvest => rooms.harvest().map(|count| {
-                rooms.clock.mark_after(Mark::Paused, Mark::Harvested);
-                Some(Input::Harvested(PageCount::new(count)))
-            }),
-            Action::StartRound(plan) => rooms.start_round(plan).map(|()| None),
-            Action::PauseGuest => {
-                rooms.clock.mark(Mark::PauseAsked);
-                rooms.guest.pause().map_err(Cause::from).map(|()| {
-                    rooms.clock.mark(Mark::Paused);
-                    Some(Input::GuestPaused)
-                })
+            } => return self.open_streams(stream_count, encodings, secret),
+            Action::StartTracking => {
+                rooms.start_tracking()?;
+                Input::TrackingStarted
             }
-            Action::ExportState => rooms
-                .guest
-                .export_state()
-                .map_err(Cause::from)
-                .map(|state| {
-                    rooms.clock.mark(Mark::Exported);
-                    Some(Input::StateExported(state))
-                }),
-            Action::ResumeGuest => rooms.guest.resume().map_err(Cause::from).map(|()| None),
+            Action::Harvest => Input::Harvested(PageCount::new(rooms.harvest()?)),
+            Action::StartRound(plan) => {
+                rooms.start_round(plan)?;
+                return Ok(None);
+            }
+            Action::PauseGuest => {
+                rooms.pause()?;
+                Input::GuestPaused
+            }
+            Action::ExportState => Input::StateExported(rooms.export_state()?),
+            Action::ResumeGuest => {
+                self.stuck = rooms.guest.resume().err();
+                return Ok(None);
+            }
             Action::ReleaseGuest => {
-                rooms.clock.mark(Mark::Running);
-                rooms.guest.release().map_err(Cause::from).map(|()| None)
+                rooms.release()?;
+                return Ok(None);
             }
             Action::StopTracking => {
                 rooms.stop_tracking();
-                Ok(None)
+                return Ok(None);
             }
             Action::CloseLink => {
                 rooms.close();
-                Ok(None)
+                return Ok(None);
             }
             Action::Observe(event) => {
-                observer.on_moment(&Moment::Session(event));
-                Ok(None)
+                self.observer.on_moment(&Moment::Session(event));
+                return Ok(None);
             }
             Action::Finished(outcome) => {
                 self.outcome = Some(outcome);
-                Ok(None)
+                return Ok(None);
             }
         };
-        done.unwrap_or_else(|cause| Some(self.failed(cause)))
+        Ok(Some(answer))
     }
 
-    fn send(&mut self, message: &Message) -> Option<Input> {
+    fn open_streams(
+        &mut self,
+        stream_count: u16,
+        encodings: EncodingSet,
+        secret: StreamSecret,
+    ) -> Result<Option<Input>, Cause> {
+        match self.rooms.open_streams(stream_count, encodings, secret) {
+            Ok(()) => Ok(Some(Input::StreamsOpened)),
+            // The next look at the token tells the session, and it the peer.
+            Err(cause) if cause.is_cancelled() => Ok(None),
+            Err(Cause::Transport(error)) => {
+                let lost = self.failed(error.into());
+                self.after_last_words(lost);
+                Ok(None)
+            }
+            Err(cause) => Err(cause),
+        }
+    }
+
+    fn send(&mut self, message: &Message) -> Result<Option<Input>, Cause> {
+        let Some(control) = &mut self.rooms.control else {
+            return Ok(None);
+        };
         if matches!(message, Message::HandOver(_)) {
             self.rooms.clock.mark(Mark::HandedOver);
         }
-        let control = self.rooms.control.as_mut()?;
-        match control.send(message) {
-            Ok(()) => None,
-            Err(Cause::Transport(error)) => Some(Input::ControlLost(error.to_string())),
-            Err(cause) => Some(self.failed(cause)),
+        let config = self.rooms.config;
+        let sent = match message {
+            // It may be large, and the guest stands still.
+            Message::State(_) => {
+                let wait = Wait::at_most(config.session.switchover_max);
+                control.send(message, &wait.unless(self.rooms.cancel.flag()))
+            }
+            _ => control.send(message, &Wait::at_most(config.link.io_silence_max)),
+        };
+        match sent {
+            Ok(()) => Ok(None),
+            // The next look at the token tells the session.
+            Err(cause) if cause.is_cancelled() => Ok(None),
+            Err(Cause::Transport(error)) => {
+                self.after_last_words(Input::ControlLost(error.to_string()));
+                Ok(None)
+            }
+            Err(cause) => Err(cause),
         }
     }
 
@@ -262,18 +289,28 @@ impl<G: SourceGuest> Driver<'_, G> {
         let mut report = self.rooms.report;
         report.elapsed = self.begun.elapsed();
         report.switchover = self.rooms.clock.figures();
-        let cause = match (outcome, self.failure) {
-            (Outcome::Completed, None) => return Ok(report),
+        let cause = match outcome {
             // The guest runs at the target; what could not be let go here does not change that.
-            (Outcome::Completed, Some(_)) => return Ok(report),
-            (Outcome::Refused(reasons), _) => Cause::refused(reasons),
-            (Outcome::Failed(_) | Outcome::InTransit(_), Some(cause)) => cause,
-            (Outcome::Failed(error) | Outcome::InTransit(error), None) => error.into(),
+            Outcome::Completed => return Ok(report),
+            Outcome::Refused(reasons) => Cause::refused(reasons),
+            Outcome::Failed(error) | Outcome::InTransit(error) => Cause::of(error, self.failure),
+        };
+        let cause = match self.stuck {
+            Some(stuck) => Cause::stuck(&stuck, &cause),
+            None => cause,
         };
         Err(MigrationError {
             stage,
             custody,
             cause,
         })
+    }
+}
+
+fn input_of(news: ControlNews) -> Input {
+    match news {
+        ControlNews::Message(message) => Input::Message(message),
+        ControlNews::Garbage(error) => Input::Garbage(error),
+        ControlNews::Lost(error) => Input::ControlLost(error.to_string()),
     }
 }

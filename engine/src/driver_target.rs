@@ -1,25 +1,29 @@
-//! The target's loop: the only place of the target that waits. It selects one event, gives it to the
-//! session, and carries out what the session wants.
+//! The target's loop: the only place of the target that waits. It selects one event, gives it to
+//! the session, and carries out what the session wants.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Select, unbounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Select, bounded, unbounded};
+use limosa_pipeline::LandError;
 use limosa_session::target::{Action, Input};
 use limosa_session::{Custody, Outcome, Stage, Target, Timestamp};
-use limosa_transport::{Listener, PageLink, StreamsExpected, TransportError, Wait, probe_io};
-use limosa_wire::StreamSecret;
+use limosa_transport::{Listener, PageLink, StreamsExpected, Wait, probe_io};
+use limosa_wire::{EncodingSet, Message, StreamSecret};
 
 use crate::cancel::CancelToken;
 use crate::config::{AGENT, CANCEL_CHECK, MigrationConfig};
-use crate::control::{Control, ControlNews};
+use crate::control::{Control, ControlNews, last_words};
 use crate::error::{Cause, MigrationError};
 use crate::guest::TargetHost;
 use crate::landing::LandingNews;
 use crate::observe::{Moment, Observer};
 use crate::report::TargetReport;
 use crate::target::TargetRooms;
+
+/// How often a wait for page streams looks at what could end it early.
+const WATCH_EVERY: Duration = Duration::from_millis(20);
 
 /// A guest that has moved here and runs.
 #[derive(Debug)]
@@ -35,8 +39,8 @@ pub struct Landed<G> {
 /// The call blocks the thread that makes it; `observer` is called on that thread.
 ///
 /// # Errors
-/// A [`MigrationError`]. The guest does not run here then, and nothing of it is left, unless custody
-/// is [`Custody::InTransit`]: it was handed over and could not be made to run.
+/// A [`MigrationError`]. The guest does not run here then, and nothing of it is left; with custody
+/// [`Custody::InTransit`] it was handed over and could not be made to run.
 pub fn migrate_in<H: TargetHost>(
     host: &mut H,
     listener: &mut Listener,
@@ -74,6 +78,9 @@ pub fn migrate_in<H: TargetHost>(
         rooms,
         session,
         listener,
+        observer,
+        control: from_control,
+        streams: from_streams,
         config,
         cancel,
         begun,
@@ -81,17 +88,20 @@ pub fn migrate_in<H: TargetHost>(
         failure: None,
         outcome: None,
     };
-    driver.run(&from_control, &from_streams, observer)
+    driver.run()
 }
 
 struct Driver<'a, H: TargetHost> {
     rooms: TargetRooms<'a, H>,
     session: Target,
     listener: &'a mut Listener,
+    observer: &'a mut dyn Observer,
+    control: Receiver<ControlNews>,
+    streams: Receiver<LandingNews>,
     config: &'a MigrationConfig,
     cancel: &'a CancelToken,
     begun: Instant,
-    /// Answers to actions that are done already.
+    /// Answers to actions that are done already, and news that were waited for.
     inputs: VecDeque<Input>,
     /// The first failure of this side, with more in it than the session is told.
     failure: Option<Cause>,
@@ -99,29 +109,25 @@ struct Driver<'a, H: TargetHost> {
 }
 
 impl<H: TargetHost> Driver<'_, H> {
-    fn run(
-        mut self,
-        control: &Receiver<ControlNews>,
-        streams: &Receiver<LandingNews>,
-        observer: &mut dyn Observer,
-    ) -> Result<Landed<H::Guest>, MigrationError> {
+    fn run(mut self) -> Result<Landed<H::Guest>, MigrationError> {
         let mut last_stage = Stage::Handshake;
         loop {
             while let Some(action) = self.session.poll_action() {
                 if self.session.stage() != Stage::Finished {
                     last_stage = self.session.stage();
                 }
-                if let Some(input) = self.apply(action, observer) {
-                    self.inputs.push_back(input);
+                match self.apply(action) {
+                    Ok(answer) => self.inputs.extend(answer),
+                    Err(cause) => {
+                        let input = self.failed(cause);
+                        self.inputs.push_back(input);
+                    }
                 }
             }
             if let Some(outcome) = self.outcome.take() {
                 return self.end(outcome, last_stage);
             }
-            let input = match self.inputs.pop_front() {
-                Some(input) => Some(input),
-                None => self.select(control, streams),
-            };
+            let input = self.inputs.pop_front().or_else(|| self.select());
             if let Some(input) = input
                 && let Err(misuse) = self.session.handle(input, self.now())
             {
@@ -135,77 +141,78 @@ impl<H: TargetHost> Driver<'_, H> {
     }
 
     /// Waits for the next event; none when there is nothing for the session.
-    fn select(
-        &mut self,
-        control: &Receiver<ControlNews>,
-        streams: &Receiver<LandingNews>,
-    ) -> Option<Input> {
+    fn select(&mut self) -> Option<Input> {
         if self.cancel.is_cancelled() && self.session.custody() == Custody::Source {
             return Some(Input::Cancelled);
         }
         let timeout = self.session.poll_timeout()?.since_start();
-        let nap = timeout
-            .saturating_sub(self.begun.elapsed())
-            .min(CANCEL_CHECK);
+        let nap = timeout.saturating_sub(self.begun.elapsed());
+        let nap = nap.min(CANCEL_CHECK);
         let mut select = Select::new();
-        let (from_control, from_streams) = (select.recv(control), select.recv(streams));
+        let from_control = select.recv(&self.control);
+        select.recv(&self.streams);
         let Ok(ready) = select.select_timeout(nap) else {
             return (self.begun.elapsed() >= timeout).then_some(Input::Timeout);
         };
-        match ready.index() {
-            index if index == from_control => ready.recv(control).ok().map(|news| match news {
-                ControlNews::Message(message) => Input::Message(message),
-                ControlNews::Garbage(error) => Input::Garbage(error),
-                ControlNews::Lost(error) => Input::ControlLost(error.to_string()),
-            }),
-            index if index == from_streams => {
-                let news = ready.recv(streams).ok()?;
-                self.on_stream(news)
-            }
-            _ => None,
+        if ready.index() == from_control {
+            return ready.recv(&self.control).ok().map(input_of);
         }
+        let news = ready.recv(&self.streams).ok()?;
+        self.on_stream(news)
     }
 
     fn on_stream(&mut self, news: LandingNews) -> Option<Input> {
-        Some(match news {
-            LandingNews::RoundLanded(round) => {
-                let (frames, pages) = self.rooms.counted(round)?;
-                Input::RoundLanded {
+        match news {
+            LandingNews::RoundLanded(round) => Some(match self.rooms.counted(round) {
+                Some((frames, pages)) => Input::RoundLanded {
                     round,
                     frames,
                     pages,
-                }
-            }
+                },
+                None => Input::BadPages(format!("round {} is over before it began", round.next())),
+            }),
             LandingNews::Failed {
                 stream,
                 cause: Cause::Transport(error),
-            } => Input::StreamLost(stream, error.to_string()),
+            } => {
+                let lost = Input::StreamLost(stream, error.to_string());
+                self.after_last_words(lost);
+                None
+            }
+            LandingNews::Failed {
+                cause: Cause::Landing(LandError::Memory(error)),
+                ..
+            } => Some(self.failed(error.into())),
             LandingNews::Failed {
                 cause: cause @ Cause::Landing(_),
                 ..
             } => {
                 let text = cause.to_string();
                 self.failure.get_or_insert(cause);
-                Input::BadPages(text)
+                Some(Input::BadPages(text))
             }
-            LandingNews::Failed { cause, .. } => self.failed(cause),
-        })
+            LandingNews::Failed { cause, .. } => Some(self.failed(cause)),
+        }
+    }
+
+    /// Gives the session `lost` once it was told what the peer says of it.
+    fn after_last_words(&mut self, lost: Input) {
+        let words = last_words(&self.control);
+        self.inputs.extend(words.into_iter().map(input_of));
+        self.inputs.push_back(lost);
     }
 
     /// Does one action; what it answers at once is returned.
-    fn apply(&mut self, action: Action, observer: &mut dyn Observer) -> Option<Input> {
+    fn apply(&mut self, action: Action) -> Result<Option<Input>, Cause> {
         let rooms = &mut self.rooms;
-        let done = match action {
-            Action::Send(message) => {
-                let control = rooms.control.as_mut()?;
-                match control.send(&message) {
-                    Ok(()) => Ok(None),
-                    Err(Cause::Transport(error)) => Ok(Some(Input::ControlLost(error.to_string()))),
-                    Err(cause) => Err(cause),
-                }
-            }
+        let answer = match action {
+            Action::Send(message) => return self.send(&message),
             Action::PrepareGuest(offer) => {
-                rooms.prepare(&offer).map(|()| Some(Input::GuestPrepared))
+                rooms.prepare(
+                    &offer,
+                    self.config.session.clone().bounded().keep_alive_every,
+                )?;
+                Input::GuestPrepared
             }
             Action::AcceptStreams {
                 migration_id,
@@ -218,49 +225,77 @@ impl<H: TargetHost> Driver<'_, H> {
                     secret,
                     stream_count,
                 };
-                match self.accept(&expected) {
-                    Ok(links) => self
-                        .rooms
-                        .land(links, migration_id, encodings)
-                        .map(|()| Some(Input::StreamsAccepted)),
-                    Err(cause) => Err(cause),
-                }
+                return self.accept_streams(&expected, encodings);
             }
             Action::ConfirmRound {
                 round,
                 frames,
                 pages,
-            } => Ok(rooms
-                .confirm(round, &frames, pages)
-                .err()
-                .map(Input::BadPages)),
-            Action::CheckLedger => Ok(Some(match rooms.check_ledger() {
+            } => {
+                let gap = rooms.confirm(round, &frames, pages).err();
+                return Ok(gap.map(Input::BadPages));
+            }
+            Action::CheckLedger => match rooms.check_ledger() {
                 Ok(()) => Input::LedgerComplete,
                 Err(gap) => Input::LedgerGap(gap),
-            })),
+            },
             Action::RestoreState(sections) => {
-                rooms.restore(sections).map(|()| Some(Input::StateRestored))
+                rooms.restore(sections)?;
+                Input::StateRestored
             }
-            Action::ResumeGuest => rooms.resume().map(|()| Some(Input::GuestResumed)),
+            Action::ResumeGuest => {
+                rooms.resume()?;
+                Input::GuestResumed
+            }
             Action::DropGuest => {
                 rooms.drop_guest();
-                Ok(None)
+                return Ok(None);
             }
             Action::CloseLink => {
-                rooms.end_streams();
-                rooms.control = None;
-                Ok(None)
+                rooms.close();
+                return Ok(None);
             }
             Action::Observe(event) => {
-                observer.on_moment(&Moment::Session(event));
-                Ok(None)
+                self.observer.on_moment(&Moment::Session(event));
+                return Ok(None);
             }
             Action::Finished(outcome) => {
                 self.outcome = Some(outcome);
-                Ok(None)
+                return Ok(None);
             }
         };
-        done.unwrap_or_else(|cause| Some(self.failed(cause)))
+        Ok(Some(answer))
+    }
+
+    fn send(&mut self, message: &Message) -> Result<Option<Input>, Cause> {
+        let Some(control) = &mut self.rooms.control else {
+            return Ok(None);
+        };
+        match control.send(message, &Wait::at_most(self.config.link.io_silence_max)) {
+            Err(Cause::Transport(error)) => {
+                self.after_last_words(Input::ControlLost(error.to_string()));
+                Ok(None)
+            }
+            sent => sent.map(|()| None),
+        }
+    }
+
+    /// Lets the page streams in, and gives each a thread.
+    fn accept_streams(
+        &mut self,
+        expected: &StreamsExpected,
+        encodings: EncodingSet,
+    ) -> Result<Option<Input>, Cause> {
+        match self.accept(expected) {
+            Ok(links) => {
+                let migration_id = expected.migration_id;
+                self.rooms.land(links, migration_id, encodings)?;
+                Ok(Some(Input::StreamsAccepted))
+            }
+            // The wait was ended because of what the token or the control link tells next.
+            Err(cause) if cause.is_cancelled() => Ok(None),
+            Err(cause) => Err(cause),
+        }
     }
 
     /// Waits for the page streams, for as long as there is a source that could open them.
@@ -269,25 +304,24 @@ impl<H: TargetHost> Driver<'_, H> {
         let (cancel, control) = (self.cancel, &self.rooms.control);
         let wait = Wait::at_most(self.config.session.handshake_max).unless(&give_up);
         let listener = &mut *self.listener;
-        let bound: Result<_, TransportError> = std::thread::scope(|scope| {
-            let (done, is_done) = crossbeam_channel::bounded::<()>(1);
-            scope.spawn({
-                let give_up = &give_up;
-                move || {
-                    while is_done.recv_timeout(Duration::from_millis(20)).is_err() {
-                        let over = control.as_ref().is_none_or(Control::is_over);
-                        if over || cancel.is_cancelled() {
-                            return give_up.store(true, Ordering::Release);
-                        }
+        std::thread::scope(|scope| {
+            let (done, is_done) = bounded::<()>(0);
+            let give_up = &give_up;
+            let watch = move || {
+                while is_done.recv_timeout(WATCH_EVERY) == Err(RecvTimeoutError::Timeout) {
+                    let is_over = control.as_ref().is_none_or(Control::is_over);
+                    if is_over || cancel.is_cancelled() {
+                        return give_up.store(true, Ordering::Release);
                     }
                 }
-            });
+            };
+            std::thread::Builder::new()
+                .spawn_scoped(scope, watch)
+                .map_err(|error| Cause::Host(format!("no thread to watch the source: {error}")))?;
             let bound = listener.accept_streams(expected, &wait);
-            // The watcher may have ended already.
-            let _ = done.send(());
-            bound
-        });
-        Ok(bound?)
+            drop(done);
+            Ok(bound?)
+        })
     }
 
     /// Keeps the failure for the end, and tells the session in its own words.
@@ -301,19 +335,26 @@ impl<H: TargetHost> Driver<'_, H> {
         let custody = self.session.custody();
         let mut report = self.rooms.report;
         report.elapsed = self.begun.elapsed();
-        let cause = match (outcome, self.failure) {
-            (Outcome::Completed, _) => match self.rooms.guest {
+        let cause = match outcome {
+            Outcome::Completed => match self.rooms.guest {
                 Some(guest) => return Ok(Landed { guest, report }),
                 None => Cause::Host("the guest is gone".into()),
             },
-            (Outcome::Refused(reasons), _) => Cause::refused(reasons),
-            (Outcome::Failed(_) | Outcome::InTransit(_), Some(cause)) => cause,
-            (Outcome::Failed(error) | Outcome::InTransit(error), None) => error.into(),
+            Outcome::Refused(reasons) => Cause::refused(reasons),
+            Outcome::Failed(error) | Outcome::InTransit(error) => Cause::of(error, self.failure),
         };
         Err(MigrationError {
             stage,
             custody,
             cause,
         })
+    }
+}
+
+fn input_of(news: ControlNews) -> Input {
+    match news {
+        ControlNews::Message(message) => Input::Message(message),
+        ControlNews::Garbage(error) => Input::Garbage(error),
+        ControlNews::Lost(error) => Input::ControlLost(error.to_string()),
     }
 }

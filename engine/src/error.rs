@@ -2,7 +2,7 @@
 
 use limosa_dirty::HarvestError;
 use limosa_pipeline::{LandError, MemoryError};
-use limosa_session::{Custody, FaultKind, LocalFault, SessionError, Stage};
+use limosa_session::{Custody, FaultKind, LocalFault, Misdeed, SessionError, Stage};
 use limosa_transport::{TransportError, TransportFault};
 use limosa_wire::Reason;
 
@@ -10,9 +10,9 @@ use crate::guest::GuestError;
 
 /// A migration that did not complete.
 ///
-/// `custody` is what an operator asks first: with [`Custody::Source`] the guest runs on the source as
-/// if nothing had happened; with [`Custody::InTransit`] it stands still on the source and may or may
-/// not run on the target, and the operator must find out before anything else.
+/// `custody` is what an operator asks first: with [`Custody::Source`] the guest runs on the source
+/// as if nothing had happened; with [`Custody::InTransit`] it stands still on the source and may or
+/// may not run on the target, and the operator must find out before anything else.
 #[derive(Debug, thiserror::Error)]
 #[error("{cause} ({stage})")]
 pub struct MigrationError {
@@ -28,7 +28,8 @@ pub struct MigrationError {
 /// What happened. The variant says whose fault it was.
 #[derive(Debug, thiserror::Error)]
 pub enum Cause {
-    /// The peer, or the session with it: refused, misbehaved, failed, fell silent, or was cancelled.
+    /// The peer, or the session with it: refused, misbehaved, failed, fell silent, or was
+    /// cancelled.
     #[error(transparent)]
     Session(#[from] SessionError),
     /// The network, or a socket of this host.
@@ -52,6 +53,22 @@ pub enum Cause {
 }
 
 impl Cause {
+    /// The failure behind the session's end: this side's own, where the session means that one,
+    /// because it has more in it.
+    pub(crate) fn of(error: SessionError, own: Option<Self>) -> Self {
+        match own {
+            Some(own) if is_own(&error) => own,
+            _ => Self::Session(error),
+        }
+    }
+
+    /// The guest was to go on after `failure`, and did not.
+    pub(crate) fn stuck(stuck: &GuestError, failure: &Self) -> Self {
+        let text =
+            format!("it stands still, because it could not be resumed ({stuck}) after: {failure}");
+        Self::Guest(GuestError { text })
+    }
+
     pub(crate) fn refused(reasons: Vec<Reason>) -> Self {
         Self::Session(SessionError::PeerIncompatible(reasons))
     }
@@ -86,4 +103,12 @@ impl Cause {
             _ => false,
         }
     }
+}
+
+/// Did the session end for what this side reported?
+const fn is_own(error: &SessionError) -> bool {
+    matches!(
+        error,
+        SessionError::Local(_) | SessionError::PeerMisbehaved(Misdeed::BadPages { .. })
+    )
 }

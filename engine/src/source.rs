@@ -8,8 +8,10 @@ use limosa_pages::{PAGE_BYTES, PageSet};
 use limosa_pipeline::{GuestMemory, PackConfig, StreamReport, scan};
 use limosa_session::{RoundPlan, RoundReport};
 use limosa_transport::{Endpoint, PageLink, Wait, connect_stream};
-use limosa_wire::StreamSecret;
-use limosa_wire::{Bind, EncodingCounts, EncodingSet, MigrationId, RoundKind, StreamIndex};
+use limosa_wire::{
+    Bind, EncodingCounts, EncodingSet, MigrationId, RoundKind, StateSection, StreamIndex,
+    StreamSecret,
+};
 
 use crate::cancel::CancelToken;
 use crate::config::MigrationConfig;
@@ -19,9 +21,10 @@ use crate::guest::SourceGuest;
 use crate::observe::{Moment, Observer, Progress};
 use crate::report::{RoundFigures, SourceReport};
 use crate::sending::{Sending, SendingPlan, SharedDirty, StreamNews, frames_in_flight_max};
-use crate::switchover::SwitchoverClock;
+use crate::switchover::{Mark, SwitchoverClock};
 
-/// Everything that a migration holds on the source. The driver owns the session; this does its work.
+/// Everything that a migration holds on the source. The driver owns the session; this does its
+/// work.
 pub(crate) struct SourceRooms<'a, G: SourceGuest> {
     pub(crate) guest: &'a mut G,
     pub(crate) target: &'a Endpoint,
@@ -149,6 +152,7 @@ impl<'a, G: SourceGuest> SourceRooms<'a, G> {
         let mut dirty = dirty.write().unwrap_or_else(PoisonError::into_inner);
         dirty.harvest(&mut self.pages)?;
         let count = self.pages.count().get();
+        self.clock.mark_after(Mark::Paused, Mark::Harvested);
         if let Some(last) = self.last_harvest.replace(Instant::now()) {
             let seconds = last.elapsed().as_secs_f64().max(1e-6);
             if !self.report.rounds.is_empty() {
@@ -158,7 +162,29 @@ impl<'a, G: SourceGuest> SourceRooms<'a, G> {
         Ok(count)
     }
 
-    /// Sends the harvested pages; the streams report one by one to [`stream_sent`](Self::stream_sent).
+    /// Stops the guest.
+    pub(crate) fn pause(&mut self) -> Result<(), Cause> {
+        self.clock.mark(Mark::PauseAsked);
+        self.guest.pause()?;
+        self.clock.mark(Mark::Paused);
+        Ok(())
+    }
+
+    /// Takes what must travel besides memory.
+    pub(crate) fn export_state(&mut self) -> Result<Vec<StateSection>, Cause> {
+        let state = self.guest.export_state()?;
+        self.clock.mark(Mark::Exported);
+        Ok(state)
+    }
+
+    /// The target runs the guest.
+    pub(crate) fn release(&mut self) -> Result<(), Cause> {
+        self.clock.mark(Mark::Running);
+        Ok(self.guest.release()?)
+    }
+
+    /// Sends the harvested pages; the streams report one by one to
+    /// [`stream_sent`](Self::stream_sent).
     pub(crate) fn start_round(&mut self, plan: RoundPlan) -> Result<(), Cause> {
         let Some(sending) = &self.sending else {
             return Err(Cause::Host("no page streams are open".into()));
@@ -207,6 +233,9 @@ impl<'a, G: SourceGuest> SourceRooms<'a, G> {
             wire_bytes: reports.iter().map(|report| report.wire_bytes).sum(),
             elapsed: running.begun.elapsed(),
         };
+        if figures.kind == RoundKind::Final {
+            self.clock.mark(Mark::LastRoundSent);
+        }
         self.round = None;
         self.report.rounds.push(figures.clone());
         Some(RoundReport {

@@ -1,6 +1,7 @@
 //! The rooms of the target in order, wired: the session's actions become work, and results inputs.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crossbeam_channel::Sender;
 use limosa_pipeline::Ledger;
@@ -13,7 +14,8 @@ use crate::guest::{TargetGuest, TargetHost};
 use crate::landing::{Landing, LandingNews, LandingPlan};
 use crate::report::TargetReport;
 
-/// Everything that a migration holds on the target. The driver owns the session; this does its work.
+/// Everything that a migration holds on the target. The driver owns the session; this does its
+/// work.
 pub(crate) struct TargetRooms<'a, H: TargetHost> {
     pub(crate) host: &'a mut H,
     pub(crate) guest: Option<H::Guest>,
@@ -38,9 +40,16 @@ impl<'a, H: TargetHost> TargetRooms<'a, H> {
         }
     }
 
-    /// Makes the machine, its vCPUs and its unpopulated memory.
-    pub(crate) fn prepare(&mut self, offer: &Offer) -> Result<(), Cause> {
-        self.guest = Some(self.host.prepare(offer)?);
+    /// Makes the machine, its vCPUs and its unpopulated memory, and lets the source hear meanwhile,
+    /// every so often, that this side is still here.
+    pub(crate) fn prepare(&mut self, offer: &Offer, every: Duration) -> Result<(), Cause> {
+        let host = &mut *self.host;
+        let mut prepare = || host.prepare(offer);
+        let guest = match &mut self.control {
+            Some(control) => control.alive_during(every, prepare),
+            None => prepare(),
+        };
+        self.guest = Some(guest?);
         Ok(())
     }
 
@@ -84,6 +93,8 @@ impl<'a, H: TargetHost> TargetRooms<'a, H> {
     /// May the guest run on the memory that is here?
     pub(crate) fn check_ledger(&self) -> Result<(), String> {
         let ledger = self.ledger.as_ref().ok_or("no pages were expected")?;
+        // Whatever comes from here on is placed no more: the guest is to run on what is checked.
+        ledger.close();
         ledger.complete().map_err(|gap| gap.to_string())
     }
 
@@ -97,9 +108,10 @@ impl<'a, H: TargetHost> TargetRooms<'a, H> {
         Ok(self.guest()?.resume()?)
     }
 
-    /// Ends the page streams and waits for their threads: afterwards nobody writes guest memory.
-    pub(crate) fn end_streams(&mut self) {
+    /// Ends page streams and control link, and waits for their threads.
+    pub(crate) fn close(&mut self) {
         self.landing = None;
+        self.control = None;
     }
 
     /// The guest is not to run here: its memory is given back.
