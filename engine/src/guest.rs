@@ -19,7 +19,7 @@ pub struct GuestError {
 
 impl GuestError {
     /// Takes any error's own words.
-    pub fn new(error: impl ToString) -> Self {
+    pub fn new<E: ToString>(error: E) -> Self {
         Self {
             text: error.to_string(),
         }

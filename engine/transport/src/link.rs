@@ -128,7 +128,9 @@ impl Link {
             let flags = libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT;
             match self.socket.send_with_flags(rest, flags) {
                 Err(error) if is_silence(&error) && !self.is_stopped() => {
-                    let nap = wait.nap("the peer's reading").map_err(|fault| self.fail(fault))?;
+                    let nap = wait
+                        .nap("the peer's reading")
+                        .map_err(|fault| self.fail(fault))?;
                     sys::poll(&[(self.as_fd(), Awaited::Writable)], nap, &mut ready)
                         .map_err(|error| self.fail_io(error, "wait for room to send"))?;
                 }
