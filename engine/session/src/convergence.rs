@@ -3,6 +3,7 @@
 use core::time::Duration;
 
 use limosa_pages::{PAGE_BYTES, PageCount};
+use limosa_wire::{FRAME_HEADER_BYTES, RECORD_BYTES};
 
 use crate::config::{OnStall, SessionConfig};
 use crate::error::NotConverging;
@@ -11,6 +12,8 @@ use crate::timers::Timestamp;
 
 /// A round with fewer bytes says more about latency than about the rate.
 const TELLING_BYTES: u64 = 4 << 20;
+/// Most bytes of one page on the wire: the page, a frame's header and a record of its own.
+const WIRE_BYTES_PER_PAGE_MAX: f64 = (PAGE_BYTES + FRAME_HEADER_BYTES + RECORD_BYTES) as f64;
 /// A pause this short is not worth another round.
 const SHORT_ENOUGH: Duration = Duration::from_millis(8);
 /// A round shrinks the work when it leaves less than this share of what the one before left.
@@ -29,6 +32,14 @@ pub(crate) enum Decision {
     GiveUp(NotConverging),
 }
 
+/// What a pause would take now, and the rates that say so.
+#[derive(Clone, Copy, PartialEq, Debug, Default)]
+pub(crate) struct Estimate {
+    pub(crate) expected: Duration,
+    pub(crate) dirty_bytes_per_second: u64,
+    pub(crate) send_bytes_per_second: u64,
+}
+
 /// What the rounds so far have taught.
 #[derive(Clone, PartialEq, Debug)]
 pub(crate) struct Convergence {
@@ -42,7 +53,8 @@ pub(crate) struct Convergence {
     wire_bytes_per_page: f64,
     last_left: Option<u64>,
     last_harvest: Timestamp,
-    expected: Duration,
+    round_began: Timestamp,
+    estimate: Estimate,
 }
 
 impl Convergence {
@@ -58,47 +70,61 @@ impl Convergence {
             wire_bytes_per_page: PAGE_BYTES as f64,
             last_left: None,
             last_harvest: Timestamp::default(),
-            expected: Duration::ZERO,
+            round_began: Timestamp::default(),
+            estimate: Estimate::default(),
         }
     }
 
-    /// What a pause would take, as last estimated.
-    pub(crate) const fn expected(&self) -> Duration {
-        self.expected
+    /// The last estimate.
+    pub(crate) const fn estimate(&self) -> Estimate {
+        self.estimate
     }
 
-    /// The record of writes begins now.
-    pub(crate) const fn harvest_began(&mut self, now: Timestamp) {
+    /// From now on writes count towards the next harvest.
+    pub(crate) const fn tracking_began(&mut self, now: Timestamp) {
         self.last_harvest = now;
     }
 
-    /// Learns from a round that has landed.
-    pub(crate) fn learn(&mut self, report: &RoundReport) {
+    /// A round is about to be sent.
+    pub(crate) const fn round_began(&mut self, now: Timestamp) {
+        self.round_began = now;
+    }
+
+    /// Learns from a round that has landed by now. What counts is when the target had it, not when
+    /// the sockets had taken it: for as long will the last round hold the guest up.
+    pub(crate) fn learn(&mut self, report: &RoundReport, now: Timestamp) {
         self.rounds += 1;
-        let seconds = report.elapsed.as_secs_f64();
-        let telling = report.wire_bytes >= TELLING_BYTES || self.send_bytes_per_second == 0.0;
-        if telling && seconds > 0.0 {
-            self.send_bytes_per_second = report.wire_bytes as f64 / seconds;
+        let took = now.since(self.round_began).max(report.elapsed);
+        let wire_bytes = report.wire_bytes as f64;
+        if took > Duration::ZERO {
+            let rate = wire_bytes / took.as_secs_f64();
+            // A round that says little about the rate still shows that it is not lower.
+            self.send_bytes_per_second = match report.wire_bytes >= TELLING_BYTES {
+                true => rate,
+                false => rate.max(self.send_bytes_per_second),
+            };
         }
         let data_pages = report.pages.raw + report.pages.lz4;
         if data_pages > 0 {
-            self.wire_bytes_per_page = report.wire_bytes as f64 / data_pages as f64;
+            // In rounds of mostly zero pages the few others would seem to take what the zeros did.
+            let per_page = wire_bytes / data_pages as f64;
+            self.wire_bytes_per_page = per_page.min(WIRE_BYTES_PER_PAGE_MAX);
         }
     }
 
     /// Decides, `left` pages having been written since the last round took its own.
     pub(crate) fn decide(&mut self, left: PageCount, now: Timestamp) -> Decision {
-        let interval = now.since(self.last_harvest);
+        self.estimate = self.estimated(left, now.since(self.last_harvest));
         self.last_harvest = now;
-        self.expected = self.estimate(left);
+        let expected = self.estimate.expected;
         let shrinks = self
             .last_left
             .replace(left.get())
             .is_none_or(|last| (left.get() as f64) < SHRINKS_BELOW * last as f64);
-        let fits = self.expected <= self.downtime_max;
+        let fits = expected <= self.downtime_max;
         self.stalled = if shrinks || fits { 0 } else { self.stalled + 1 };
         let last_chance = self.rounds >= self.rounds_max;
-        if fits && (self.expected <= SHORT_ENOUGH || !shrinks || last_chance) {
+        if fits && (expected <= SHORT_ENOUGH || !shrinks || last_chance) {
             return Decision::SwitchOver;
         }
         if !last_chance && self.stalled < STALLED_ROUNDS_MAX {
@@ -106,27 +132,31 @@ impl Convergence {
         }
         match self.on_stall {
             OnStall::Stop => Decision::SwitchOver,
-            OnStall::Fail => Decision::GiveUp(self.verdict(left, interval)),
+            OnStall::Fail => Decision::GiveUp(self.verdict()),
         }
     }
 
-    fn estimate(&self, left: PageCount) -> Duration {
+    fn estimated(&self, left: PageCount, interval: Duration) -> Estimate {
         let seconds = match self.send_bytes_per_second {
             rate if rate > 0.0 => left.get() as f64 * self.wire_bytes_per_page / rate,
             // Nothing was ever sent, so nothing is known but that it takes no time.
             _ => 0.0,
         };
         let sending = Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX);
-        self.switchover_cost.saturating_add(sending)
+        let interval = interval.as_secs_f64().max(1e-6);
+        Estimate {
+            expected: self.switchover_cost.saturating_add(sending),
+            dirty_bytes_per_second: (left.bytes() as f64 / interval) as u64,
+            send_bytes_per_second: self.send_bytes_per_second as u64,
+        }
     }
 
-    fn verdict(&self, left: PageCount, interval: Duration) -> NotConverging {
-        let seconds = interval.as_secs_f64().max(1e-6);
+    fn verdict(&self) -> NotConverging {
         NotConverging {
             rounds: self.rounds,
-            dirty_bytes_per_second: (left.bytes() as f64 / seconds) as u64,
-            send_bytes_per_second: self.send_bytes_per_second as u64,
-            expected: self.expected,
+            dirty_bytes_per_second: self.estimate.dirty_bytes_per_second,
+            send_bytes_per_second: self.estimate.send_bytes_per_second,
+            expected: self.estimate.expected,
             budget: self.downtime_max,
         }
     }
@@ -162,7 +192,7 @@ mod tests {
     /// 100 000 pages a second.
     fn learned(config: &SessionConfig) -> Convergence {
         let mut convergence = Convergence::new(config);
-        convergence.learn(&report(100_000, 1000));
+        convergence.learn(&report(100_000, 1000), at(0));
         convergence
     }
 
@@ -173,7 +203,7 @@ mod tests {
             convergence.decide(PageCount::new(10), at(1)),
             Decision::SwitchOver
         );
-        assert!(convergence.expected() < Duration::from_millis(6));
+        assert!(convergence.estimate().expected < Duration::from_millis(6));
     }
 
     #[test]
@@ -206,7 +236,7 @@ mod tests {
             let decision = loop {
                 ms += 1000;
                 match convergence.decide(left, at(ms)) {
-                    Decision::AnotherRound => convergence.learn(&report(90_000, 900)),
+                    Decision::AnotherRound => convergence.learn(&report(90_000, 900), at(0)),
                     decision => break decision,
                 }
                 assert!(ms < 60_000, "it never ends");
@@ -223,5 +253,62 @@ mod tests {
                 decision => assert!(stops && decision == Decision::SwitchOver),
             }
         }
+    }
+
+    /// What one socket buffer swallows says nothing about the link; when it landed does.
+    #[test]
+    fn the_rate_is_that_of_landing() {
+        let mut convergence = Convergence::new(&SessionConfig::default());
+        convergence.round_began(at(100));
+        convergence.learn(&report(10_000, 1), at(1100));
+        convergence.decide(PageCount::new(10_000), at(1100));
+        let estimate = convergence.estimate();
+        assert_eq!(estimate.send_bytes_per_second, 10_000 * PAGE_BYTES as u64);
+        assert_eq!(estimate.expected, Duration::from_millis(1005));
+    }
+
+    /// A guest of few pages that writes a little all the time: its first round is too small to show
+    /// the rate, and so are all others.
+    #[test]
+    fn small_rounds_raise_a_rate_that_the_first_one_put_too_low() {
+        let mut convergence = Convergence::new(&SessionConfig::default());
+        convergence.learn(&report(10, 100), at(0));
+        let left = PageCount::new(500);
+        assert_eq!(convergence.decide(left, at(100)), Decision::AnotherRound);
+        convergence.learn(&report(500, 10), at(0));
+        assert_eq!(convergence.decide(left, at(110)), Decision::SwitchOver);
+        let estimate = convergence.estimate();
+        convergence.learn(&report(1, 10), at(0));
+        convergence.decide(left, at(120));
+        assert_eq!(convergence.estimate().expected, estimate.expected);
+    }
+
+    #[test]
+    fn zero_pages_do_not_make_others_dear() {
+        let mut convergence = Convergence::new(&SessionConfig::default());
+        let mut mostly_zero = report(1, 1000);
+        mostly_zero.pages.zero = 1_000_000;
+        mostly_zero.wire_bytes = 16_000_000;
+        convergence.learn(&mostly_zero, at(0));
+        convergence.decide(PageCount::new(1000), at(1000));
+        assert!(convergence.estimate().expected < Duration::from_millis(300));
+    }
+
+    #[test]
+    fn rounds_have_an_end_even_for_a_guest_that_seems_to_converge() {
+        let config = SessionConfig {
+            rounds_max: 3,
+            ..SessionConfig::default()
+        };
+        let mut convergence = learned(&config);
+        let mut left = 4_000_000;
+        for _ in 0..2 {
+            left /= 2;
+            let decision = convergence.decide(PageCount::new(left), at(1));
+            assert_eq!(decision, Decision::AnotherRound);
+            convergence.learn(&report(left, 1000), at(0));
+        }
+        let decision = convergence.decide(PageCount::new(left / 2), at(2));
+        assert!(matches!(decision, Decision::GiveUp(why) if why.rounds == 3));
     }
 }

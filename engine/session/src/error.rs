@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 use core::fmt;
 use core::time::Duration;
 
-use limosa_wire::{AbortReason, DecodeError, MessageKind, Reason, Round};
+use limosa_wire::{AbortReason, DecodeError, MessageKind, Reason, Round, RoundKind};
 
 /// What the peer did that it must not.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -30,6 +30,22 @@ pub enum Misdeed {
     AcceptedUnoffered {
         /// What.
         what: &'static str,
+    },
+    /// Another number of bound page streams than was agreed.
+    #[error("it bound {found} page streams where {expected} were agreed")]
+    StreamsDiffer {
+        /// How many were agreed.
+        expected: u16,
+        /// How many it bound.
+        found: u16,
+    },
+    /// A first round that is not over everything, or a later one that is.
+    #[error("it began round {round} as a {kind:?} one")]
+    WrongRoundKind {
+        /// The round.
+        round: Round,
+        /// What it was to be.
+        kind: RoundKind,
     },
     /// A round out of turn.
     #[error("it spoke of round {found} where {expected} was due")]
@@ -61,6 +77,18 @@ pub enum Misdeed {
     BadPages {
         /// Why.
         text: String,
+    },
+    /// State that was offered and did not come.
+    #[error("it offered the state {name} and did not send it")]
+    StateMissing {
+        /// The section's name.
+        name: String,
+    },
+    /// State that was not offered, or that came twice.
+    #[error("it sent the state {name}, which was not offered, or sent it twice")]
+    StateUnoffered {
+        /// The section's name.
+        name: String,
     },
     /// State for a guest whose last round never began.
     #[error("it sent the guest's state outside the last round")]
@@ -117,7 +145,7 @@ pub struct NotConverging {
     pub rounds: u32,
     /// Bytes of guest pages that the guest dirties a second.
     pub dirty_bytes_per_second: u64,
-    /// Bytes that go to the wire a second.
+    /// Bytes that reach the target a second.
     pub send_bytes_per_second: u64,
     /// What the pause would take now.
     pub expected: Duration,
@@ -244,18 +272,4 @@ impl fmt::Display for Stage {
             Self::Finished => "after the end",
         })
     }
-}
-
-/// How a session ended.
-#[derive(Clone, PartialEq, Debug)]
-pub enum Outcome {
-    /// The guest runs at the target.
-    Completed,
-    /// The target said no before anything moved.
-    Refused(Vec<Reason>),
-    /// The guest is where it was.
-    Failed(SessionError),
-    /// The guest was given away, and whether it runs at the target is not known: it stays paused at
-    /// the source until an operator decides.
-    InTransit(SessionError),
 }

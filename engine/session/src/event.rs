@@ -31,6 +31,10 @@ pub enum Event {
         expected: Duration,
         /// Bytes of pages that were written since the last harvest.
         dirty_bytes: u64,
+        /// Bytes of pages that the guest dirties a second.
+        dirty_bytes_per_second: u64,
+        /// Bytes that reach the target a second.
+        send_bytes_per_second: u64,
     },
     /// Custody has changed.
     Custody(Custody),

@@ -4,9 +4,9 @@ use alloc::format;
 use alloc::string::ToString;
 use alloc::vec::Vec;
 
-use limosa_compat::{GuestCpu, MismatchKind, judge};
+use limosa_compat::{GuestCpu, Mismatch, MismatchKind, judge};
 use limosa_wire::limits::REASONS_MAX;
-use limosa_wire::{Offer, PageEncoding, Reason, ReasonKind};
+use limosa_wire::{Offer, PageEncoding, Reason, ReasonKind, VersionRange};
 
 use crate::config::TargetPolicy;
 use crate::error::Misdeed;
@@ -17,72 +17,93 @@ pub(crate) fn judge_offer(offer: &Offer, policy: &TargetPolicy) -> Result<Vec<Re
         text: error.to_string(),
     })?;
     let mut reasons = Vec::new();
-    if offer.machine != policy.machine {
-        reasons.push(Reason {
-            kind: ReasonKind::Machine,
-            what: format!(
-                "the guest is a {}, this target runs {}",
-                offer.machine, policy.machine
-            ),
-            remedy: "choose a target of the same kind".into(),
-        });
-    }
-    let memory_bytes = offer.map.page_count().bytes();
-    if memory_bytes > policy.memory_bytes_max {
-        reasons.push(Reason {
-            kind: ReasonKind::Memory,
-            what: format!(
-                "the guest has {memory_bytes} bytes of memory, this target takes {}",
-                policy.memory_bytes_max
-            ),
-            remedy: "free memory on the target, raise its limit, or choose another".into(),
-        });
-    }
-    let vcpu_count = offer.vcpu_count.max(cpu.vcpu_count);
-    if vcpu_count > policy.vcpu_count_max {
-        reasons.push(Reason {
-            kind: ReasonKind::Capacity,
-            what: format!(
-                "the guest has {vcpu_count} vCPUs, this target runs {}",
-                policy.vcpu_count_max
-            ),
-            remedy: "choose a target with more".into(),
-        });
-    }
-    for section in &offer.sections {
-        if !policy.sections.contains(section) {
-            reasons.push(Reason {
-                kind: ReasonKind::State,
-                what: format!(
-                    "this target can't restore state {} v{}",
-                    section.name, section.version
-                ),
-                remedy: "bring both hosts to the same version".into(),
-            });
-        }
-    }
-    for encoding in [PageEncoding::Raw, PageEncoding::Zero] {
-        if !offer.encodings.contains(encoding) {
-            reasons.push(Reason {
-                kind: ReasonKind::Protocol,
-                what: format!("the source does not offer the page encoding {encoding:?}"),
-                remedy: "offer raw and zero pages always".into(),
-            });
-        }
-    }
-    reasons.extend(
-        judge(&cpu, &policy.host)
-            .mismatches
-            .iter()
-            .map(|mismatch| Reason {
-                kind: match mismatch.kind {
-                    MismatchKind::Vendor => ReasonKind::Vendor,
-                    _ => ReasonKind::Cpu,
-                },
-                what: mismatch.to_string(),
-                remedy: mismatch.remedy.into(),
-            }),
-    );
+    reasons.extend(judge_machine(offer, policy));
+    reasons.extend(judge_memory(offer, policy));
+    reasons.extend(judge_vcpus(offer.vcpu_count.max(cpu.vcpu_count), policy));
+    reasons.extend(judge_sections(offer, policy));
+    reasons.extend(judge_encodings(offer));
+    let judgement = judge(&cpu, &policy.host);
+    reasons.extend(judgement.mismatches.iter().map(of_mismatch));
     reasons.truncate(REASONS_MAX);
     Ok(reasons)
+}
+
+/// Why peers of these versions can't talk; `own` is this side's.
+pub(crate) fn no_common_version(own: VersionRange, peer: VersionRange) -> Reason {
+    Reason {
+        kind: ReasonKind::Protocol,
+        what: format!(
+            "one host speaks protocol versions {} to {}, the other {} to {}",
+            own.oldest.get(),
+            own.newest.get(),
+            peer.oldest.get(),
+            peer.newest.get()
+        ),
+        remedy: "bring both hosts to the same version".into(),
+    }
+}
+
+fn judge_machine(offer: &Offer, policy: &TargetPolicy) -> Option<Reason> {
+    (offer.machine != policy.machine).then(|| Reason {
+        kind: ReasonKind::Machine,
+        what: format!(
+            "the guest is a {}, this target runs {}",
+            offer.machine, policy.machine
+        ),
+        remedy: "choose a target of the same kind".into(),
+    })
+}
+
+fn judge_memory(offer: &Offer, policy: &TargetPolicy) -> Option<Reason> {
+    let (bytes, max) = (offer.map.page_count().bytes(), policy.memory_bytes_max);
+    (bytes > max).then(|| Reason {
+        kind: ReasonKind::Memory,
+        what: format!("the guest has {bytes} bytes of memory, this target takes {max}"),
+        remedy: "free memory on the target, raise its limit, or choose another".into(),
+    })
+}
+
+fn judge_vcpus(count: u16, policy: &TargetPolicy) -> Option<Reason> {
+    let max = policy.vcpu_count_max;
+    (count > max).then(|| Reason {
+        kind: ReasonKind::Capacity,
+        what: format!("the guest has {count} vCPUs, this target runs {max}"),
+        remedy: "choose a target with more".into(),
+    })
+}
+
+fn judge_sections(offer: &Offer, policy: &TargetPolicy) -> impl Iterator<Item = Reason> {
+    let unknown = offer
+        .sections
+        .iter()
+        .filter(|section| !policy.sections.contains(section));
+    unknown.map(|section| Reason {
+        kind: ReasonKind::State,
+        what: format!(
+            "this target can't restore state {} v{}",
+            section.name, section.version
+        ),
+        remedy: "bring both hosts to the same version".into(),
+    })
+}
+
+fn judge_encodings(offer: &Offer) -> impl Iterator<Item = Reason> {
+    let needed = [PageEncoding::Raw, PageEncoding::Zero].into_iter();
+    let missing = needed.filter(|encoding| !offer.encodings.contains(*encoding));
+    missing.map(|encoding| Reason {
+        kind: ReasonKind::Protocol,
+        what: format!("the source does not offer the page encoding {encoding:?}"),
+        remedy: "offer raw and zero pages always".into(),
+    })
+}
+
+fn of_mismatch(mismatch: &Mismatch) -> Reason {
+    Reason {
+        kind: match mismatch.kind {
+            MismatchKind::Vendor => ReasonKind::Vendor,
+            _ => ReasonKind::Cpu,
+        },
+        what: mismatch.to_string(),
+        remedy: mismatch.remedy.into(),
+    }
 }

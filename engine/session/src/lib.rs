@@ -66,20 +66,21 @@ mod convergence;
 mod custody;
 mod error;
 mod event;
+mod io;
 mod judge;
+mod outbox;
+mod outcome;
 mod round;
 pub mod source;
-mod source_steps;
+mod state;
 pub mod target;
-mod target_steps;
 mod timers;
 
 pub use config::{OnStall, SessionConfig, TargetPolicy};
 pub use custody::Custody;
-pub use error::{
-    ApiMisuse, FaultKind, LocalFault, Misdeed, NotConverging, Outcome, SessionError, Stage,
-};
+pub use error::{ApiMisuse, FaultKind, LocalFault, Misdeed, NotConverging, SessionError, Stage};
 pub use event::Event;
+pub use outcome::Outcome;
 pub use round::{RoundPlan, RoundReport};
 pub use source::Source;
 pub use target::Target;

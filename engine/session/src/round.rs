@@ -3,7 +3,7 @@
 use alloc::vec::Vec;
 use core::time::Duration;
 
-use limosa_wire::{EncodingCounts, Round, RoundKind};
+use limosa_wire::{EncodingCounts, Round, RoundEnd, RoundKind};
 
 /// The order: send these pages.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -28,4 +28,15 @@ pub struct RoundReport {
     pub frames: Vec<u64>,
     /// From its start until the streams had taken the last byte.
     pub elapsed: Duration,
+}
+
+impl RoundReport {
+    /// The receipt as the target is told it.
+    pub(crate) fn end(&self) -> RoundEnd {
+        RoundEnd {
+            round: self.round,
+            frames: self.frames.clone(),
+            pages: self.pages.total(),
+        }
+    }
 }

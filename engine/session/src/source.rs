@@ -1,118 +1,49 @@
 //! The sending side's machine: from the first hello until the guest runs elsewhere, or here again.
 
-use alloc::collections::VecDeque;
 use alloc::string::String;
-use alloc::vec::Vec;
 
-use limosa_pages::PageCount;
-use limosa_wire::{
-    Abort, EncodingSet, Hello, KeepAlive, Message, MigrationId, Offer, StateSection, StreamIndex,
-    StreamSecret, VersionRange,
-};
+use limosa_wire::{Abort, Hello, Message, MigrationId, Offer, VersionRange};
 
 use crate::config::SessionConfig;
 use crate::convergence::Convergence;
 use crate::custody::{Custody, SourceHold};
-use crate::error::{ApiMisuse, LocalFault, Misdeed, Outcome, SessionError, Stage};
+use crate::error::{ApiMisuse, Misdeed, SessionError, Stage};
 use crate::event::Event;
-use crate::round::{RoundPlan, RoundReport};
-use crate::source_steps::State;
-use crate::timers::{Fired, Timers, Timestamp};
-
-/// What can happen to a source.
-#[derive(Clone, PartialEq, Debug)]
-pub enum Input {
-    /// The target said something.
-    Message(Message),
-    /// The target's bytes are no message.
-    Garbage(limosa_wire::DecodeError),
-    /// The control link ended.
-    ControlLost(String),
-    /// A page stream ended.
-    StreamLost(StreamIndex, String),
-    /// [`Action::OpenStreams`] is done on this side.
-    StreamsOpened,
-    /// [`Action::StartTracking`] is done.
-    TrackingStarted,
-    /// [`Action::Harvest`] is done; so many pages wait for the next round.
-    Harvested(PageCount),
-    /// [`Action::StartRound`] is done: the streams have taken the last byte.
-    RoundDone(RoundReport),
-    /// [`Action::PauseGuest`] is done.
-    GuestPaused,
-    /// [`Action::ExportState`] is done.
-    StateExported(Vec<StateSection>),
-    /// Work of this side failed.
-    LocalFailure(LocalFault),
-    /// An operator wants the migration to end.
-    Cancelled,
-    /// [`Source::poll_timeout`] has come.
-    Timeout,
-}
-
-/// What a source wants done.
-#[derive(Clone, PartialEq, Debug)]
-pub enum Action {
-    /// Send a message.
-    Send(Message),
-    /// Open and bind the page streams; answered by [`Input::StreamsOpened`].
-    OpenStreams {
-        /// How many.
-        stream_count: u16,
-        /// The encodings that both sides know.
-        encodings: EncodingSet,
-        /// What each stream shows.
-        secret: StreamSecret,
-    },
-    /// Begin to record the guest's writes; answered by [`Input::TrackingStarted`].
-    StartTracking,
-    /// Take what was written since the last time; answered by [`Input::Harvested`].
-    Harvest,
-    /// Send a round; answered by [`Input::RoundDone`]. The driver need not wait for it.
-    StartRound(RoundPlan),
-    /// Stop the guest; answered by [`Input::GuestPaused`].
-    PauseGuest,
-    /// Take the guest's state; answered by [`Input::StateExported`].
-    ExportState,
-    /// The migration failed: let the guest run on here.
-    ResumeGuest,
-    /// The target runs the guest: it must never run here again.
-    ReleaseGuest,
-    /// End the record of writes.
-    StopTracking,
-    /// Close all links.
-    CloseLink,
-    /// For an observer.
-    Observe(Event),
-    /// The end; nothing follows.
-    Finished(Outcome),
-}
+pub use crate::io::{SourceAction as Action, SourceInput as Input};
+use crate::outbox::Outbox;
+use crate::outcome::Outcome;
+use crate::state::Step;
+use crate::state::source::State;
+use crate::timers::{Fired, Timestamp};
 
 /// The source's machine.
 ///
 /// Methods come in four families. `new` makes it; [`handle`](Self::handle) gives it one input and the
 /// time; [`poll_action`](Self::poll_action) is called until it returns `None`, and each action is
 /// carried out in that order; [`poll_timeout`](Self::poll_timeout) says until when the driver may
-/// wait for the next input at the longest. Time is an argument and never runs backwards. The order is
-/// always the same: handle one input, drain all actions, wait.
+/// wait for the next input at the longest. Time is an argument; should it run backwards, it stands
+/// still here. The order is always the same: handle one input, drain all actions, wait.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Source {
-    pub(crate) config: SessionConfig,
-    pub(crate) migration_id: MigrationId,
-    pub(crate) offer: Offer,
-    pub(crate) hold: SourceHold,
-    pub(crate) state: State,
-    pub(crate) convergence: Convergence,
-    pub(crate) timers: Timers,
-    pub(crate) paused: bool,
-    tracking: bool,
-    keep_alives: u64,
-    actions: VecDeque<Action>,
+    context: Context,
+    state: State,
+}
+
+/// What is true in every state of a source.
+#[derive(Clone, PartialEq, Debug)]
+pub(crate) struct Context {
+    config: SessionConfig,
+    migration_id: MigrationId,
+    offer: Offer,
+    hold: SourceHold,
+    convergence: Convergence,
+    pub(crate) tracking: bool,
+    pub(crate) outbox: Outbox<Action>,
 }
 
 impl Source {
     /// A machine that has said hello. Of `offer` the stream count and the encodings are taken from
-    /// `config`.
+    /// `config`, of which each knob is brought into its range.
     #[must_use]
     pub fn new(
         config: SessionConfig,
@@ -127,79 +58,80 @@ impl Source {
             encodings: config.encodings,
             ..offer
         };
-        let mut source = Self {
+        let mut outbox = Outbox::new(&config, now);
+        outbox.send(Message::Hello(Hello {
+            versions: VersionRange::SUPPORTED,
+            migration_id,
+            agent,
+        }));
+        outbox.wait_for("the target's hello", config.handshake_max);
+        let context = Context {
             convergence: Convergence::new(&config),
-            timers: Timers::new(config.keep_alive_every, config.peer_silence_max, now),
             config,
             migration_id,
             offer,
-            hold: SourceHold::new(),
-            state: State::AwaitHello,
-            paused: false,
+            hold: SourceHold::Running,
             tracking: false,
-            keep_alives: 0,
-            actions: VecDeque::new(),
+            outbox,
         };
-        let versions = VersionRange::SUPPORTED;
-        let hello = Hello {
-            versions,
-            migration_id,
-            agent,
-        };
-        source.send(Message::Hello(hello), now);
-        source
-            .timers
-            .wait_for("the target's hello", source.config.handshake_max, now);
-        source
+        Self {
+            context,
+            state: State::begin(),
+        }
     }
 
     /// Takes one input.
     ///
     /// # Errors
-    /// An input that nobody asked for; nothing has changed then.
+    /// An input that nobody asked for; nothing has changed then. A session that has finished takes
+    /// every input and does nothing.
     pub fn handle(&mut self, input: Input, now: Timestamp) -> Result<(), ApiMisuse> {
-        if matches!(self.state, State::Finished) {
+        if self.state == State::Finished {
             return Ok(());
         }
+        self.context.outbox.at(now);
         match input {
-            Input::Message(message) => {
-                self.timers.heard(now);
-                match message {
-                    Message::KeepAlive(_) => {}
-                    Message::Abort(Abort { reason, text }) => {
-                        self.fail(SessionError::PeerFailed { reason, text }, now);
-                    }
-                    message => self.on_message(message, now),
-                }
+            Input::Message(message) => self.on_message(message),
+            Input::Garbage(error) => self.blame(Misdeed::Garbage(error)),
+            Input::ControlLost(text) => {
+                self.context.outbox.link_lost();
+                self.fail(SessionError::LinkLost(text));
             }
-            Input::Garbage(error) => self.blame(Misdeed::Garbage(error), now),
-            Input::ControlLost(text) => self.fail(SessionError::LinkLost(text), now),
-            Input::StreamLost(_, text) => self.on_stream_lost(text, now),
-            Input::LocalFailure(fault) => self.fail(SessionError::Local(fault), now),
-            // What was handed over can't be called back: the end is what the target makes of it.
-            Input::Cancelled if !self.hold.may_run() => {}
-            Input::Cancelled => self.fail(SessionError::Cancelled, now),
-            Input::Timeout => self.on_timeout(now),
-            done => return self.on_done(done, now),
+            // Streams that have brought everything have no more use, and the target may close them.
+            Input::StreamLost(_, text) if self.state.needs_streams() => {
+                self.fail(SessionError::LinkLost(text));
+            }
+            Input::StreamLost(..) => {}
+            // What was handed over can't be called back, and nothing that may fail here from then on
+            // says anything about it: the end is what the target makes of it.
+            Input::Cancelled | Input::LocalFailure(_) if self.custody() != Custody::Source => {}
+            Input::LocalFailure(fault) => self.fail(SessionError::Local(fault)),
+            Input::Cancelled => self.fail(SessionError::Cancelled),
+            Input::Timeout => self.on_timeout(),
+            done => {
+                let (input, stage) = (done.name(), self.stage());
+                let step = self.take_state().on_done(done, &mut self.context);
+                return self.go(step, ApiMisuse { input, stage });
+            }
         }
         Ok(())
     }
 
     /// The next thing to do.
     pub fn poll_action(&mut self) -> Option<Action> {
-        self.actions.pop_front()
+        self.context.outbox.pop()
     }
 
     /// When to give [`Input::Timeout`] at the latest; `None` once finished.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Timestamp> {
-        (!matches!(self.state, State::Finished)).then(|| self.timers.next())
+        (self.state != State::Finished).then(|| self.context.outbox.timers.next())
     }
 
     /// Who may run the guest, as far as this side knows.
     #[must_use]
     pub fn custody(&self) -> Custody {
-        self.hold.custody()
+        self.context.hold.custody()
     }
 
     /// How far the session is.
@@ -208,80 +140,96 @@ impl Source {
         self.state.stage()
     }
 
-    pub(crate) fn act(&mut self, action: Action) {
-        self.tracking |= action == Action::StartTracking;
-        self.actions.push_back(action);
-    }
-
-    pub(crate) fn send(&mut self, message: Message, now: Timestamp) {
-        self.timers.said(now);
-        self.act(Action::Send(message));
-    }
-
-    /// Goes on to `state`, and says so where that is a new stage.
-    pub(crate) fn enter(&mut self, state: State) {
-        let before = self.state.stage();
-        self.state = state;
-        let stage = self.state.stage();
-        if stage != before {
-            self.act(Action::Observe(Event::Stage(stage)));
+    fn on_message(&mut self, message: Message) {
+        let outbox = &mut self.context.outbox;
+        outbox.timers.heard(outbox.now());
+        match message {
+            Message::KeepAlive(_) => {}
+            Message::Abort(Abort { reason, text }) => {
+                self.fail(SessionError::PeerFailed { reason, text });
+            }
+            message => {
+                let (kind, stage) = (message.kind(), self.stage());
+                let step = self.take_state().on_message(message, &mut self.context);
+                let misdeed = Misdeed::OutOfPlace {
+                    message: kind,
+                    stage,
+                };
+                if let Err(misdeed) = self.go(step, misdeed) {
+                    self.blame(misdeed);
+                }
+            }
         }
     }
 
-    pub(crate) fn blame(&mut self, misdeed: Misdeed, now: Timestamp) {
-        self.fail(SessionError::PeerMisbehaved(misdeed), now);
+    fn on_timeout(&mut self) {
+        let outbox = &mut self.context.outbox;
+        match outbox.timers.fired(outbox.now()) {
+            None => {}
+            Some(Fired::KeepAlive) => outbox.keep_alive(),
+            Some(Fired::PeerSilent { longest }) => self.fail(SessionError::PeerSilent { longest }),
+            Some(Fired::Deadline { what, longest }) => {
+                self.fail(SessionError::TimedOut { what, longest });
+            }
+        }
+    }
+
+    /// The state moves out, into the step that follows from it; what is left is replaced by
+    /// [`go`](Self::go).
+    const fn take_state(&mut self) -> State {
+        core::mem::replace(&mut self.state, State::Finished)
+    }
+
+    /// Carries a step out. `refused` is the error where the state had no use for its input.
+    fn go<E>(&mut self, step: Step<State>, refused: E) -> Result<(), E> {
+        match step {
+            Step::To(state) => self.enter(state),
+            Step::Refused(state) => {
+                self.state = state;
+                return Err(refused);
+            }
+            Step::Fail(error) => self.fail(error),
+            Step::End(outcome) => self.finish(outcome),
+        }
+        Ok(())
+    }
+
+    fn enter(&mut self, state: State) {
+        let outbox = &mut self.context.outbox;
+        outbox.observe_stage(state.stage());
+        self.state = state;
+    }
+
+    fn blame(&mut self, misdeed: Misdeed) {
+        self.fail(SessionError::PeerMisbehaved(misdeed));
     }
 
     /// Ends the session. Before the hand-over the guest stays here; after it nobody knows.
-    pub(crate) fn fail(&mut self, error: SessionError, now: Timestamp) {
+    fn fail(&mut self, error: SessionError) {
+        let Context { hold, outbox, .. } = &mut self.context;
         // The guest goes on before anything else: a word to a peer that hangs may take its time.
-        if self.hold.may_run() && self.paused {
-            self.act(Action::ResumeGuest);
-        }
-        if let Some(reason) = error.abort_reason() {
-            let text = alloc::string::ToString::to_string(&error);
-            self.send(Message::Abort(Abort { reason, text }), now);
-        }
-        if self.hold.may_run() {
-            self.finish(Outcome::Failed(error));
-        } else {
-            self.finish(Outcome::InTransit(error));
-        }
+        outbox.act(hold.take_back());
+        outbox.abort(&error);
+        self.finish(match self.custody() {
+            Custody::Source => Outcome::Failed(error),
+            Custody::InTransit | Custody::Target => Outcome::InTransit(error),
+        });
     }
 
-    pub(crate) fn finish(&mut self, outcome: Outcome) {
-        if self.tracking {
-            self.act(Action::StopTracking);
-        }
-        self.act(Action::CloseLink);
+    fn finish(&mut self, outcome: Outcome) {
+        let Context {
+            tracking, outbox, ..
+        } = &mut self.context;
+        outbox.act(tracking.then_some(Action::StopTracking));
+        outbox.act([Action::CloseLink]);
         self.enter(State::Finished);
-        self.act(Action::Finished(outcome));
+        self.context.outbox.act([Action::Finished(outcome)]);
     }
+}
 
-    fn on_stream_lost(&mut self, text: String, now: Timestamp) {
-        // Once everything has landed the streams have no more use, and the target may close them.
-        if !self.state.needs_streams() {
-            return;
-        }
-        self.fail(SessionError::LinkLost(text), now);
-    }
-
-    fn on_timeout(&mut self, now: Timestamp) {
-        match self.timers.fired(now) {
-            None => {}
-            Some(Fired::KeepAlive) => {
-                self.keep_alives += 1;
-                let sequence = self.keep_alives;
-                self.send(Message::KeepAlive(KeepAlive { sequence }), now);
-            }
-            Some(Fired::PeerSilent) => {
-                let longest = self.timers.peer_silence_max();
-                self.fail(SessionError::PeerSilent { longest }, now);
-            }
-            Some(Fired::Deadline(deadline)) => {
-                let (what, longest) = (deadline.what, deadline.longest);
-                self.fail(SessionError::TimedOut { what, longest }, now);
-            }
-        }
+impl Context {
+    /// Tells observers who may run the guest now.
+    fn observe_custody(&mut self) {
+        self.outbox.observe(Event::Custody(self.hold.custody()));
     }
 }

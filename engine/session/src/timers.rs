@@ -30,11 +30,11 @@ impl Timestamp {
 
 /// What a side waits for, besides work of its own.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub(crate) struct Deadline {
-    pub(crate) at: Timestamp,
+struct Deadline {
+    at: Timestamp,
     /// As an operator reads it: "the verdict".
-    pub(crate) what: &'static str,
-    pub(crate) longest: Duration,
+    what: &'static str,
+    longest: Duration,
 }
 
 /// Which timer has fired.
@@ -43,16 +43,25 @@ pub(crate) enum Fired {
     /// Nothing was said for a while: say that this side is still here.
     KeepAlive,
     /// The peer has been silent for too long: it is gone, though no link said so.
-    PeerSilent,
+    PeerSilent {
+        /// How long is too long.
+        longest: Duration,
+    },
     /// What was waited for did not come.
-    Deadline(Deadline),
+    Deadline {
+        /// What.
+        what: &'static str,
+        /// How long was waited.
+        longest: Duration,
+    },
 }
 
-/// The timers of one side.
+/// The timers of one side: its own keep-alives, the peer's silence, and one deadline.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(crate) struct Timers {
     keep_alive_every: Duration,
-    peer_silence_max: Duration,
+    /// None once no word of the peer is needed any more.
+    peer_silence_max: Option<Duration>,
     last_said: Timestamp,
     last_heard: Timestamp,
     deadline: Option<Deadline>,
@@ -62,7 +71,7 @@ impl Timers {
     pub(crate) const fn new(every: Duration, silence_max: Duration, now: Timestamp) -> Self {
         Self {
             keep_alive_every: every,
-            peer_silence_max: silence_max,
+            peer_silence_max: Some(silence_max),
             last_said: now,
             last_heard: now,
             deadline: None,
@@ -75,10 +84,6 @@ impl Timers {
 
     pub(crate) const fn heard(&mut self, now: Timestamp) {
         self.last_heard = now;
-    }
-
-    pub(crate) const fn peer_silence_max(&self) -> Duration {
-        self.peer_silence_max
     }
 
     /// Waits for `what` from now on, and for nothing else.
@@ -95,21 +100,30 @@ impl Timers {
         self.deadline = None;
     }
 
+    /// The peer may be silent for ever.
+    pub(crate) const fn wait_for_nobody(&mut self) {
+        self.deadline = None;
+        self.peer_silence_max = None;
+    }
+
     pub(crate) fn next(&self) -> Timestamp {
         let keep_alive = self.last_said.after(self.keep_alive_every);
-        let silent = self.last_heard.after(self.peer_silence_max);
-        let first = keep_alive.min(silent);
-        self.deadline
-            .map_or(first, |deadline| first.min(deadline.at))
+        let silent = self
+            .peer_silence_max
+            .map(|longest| self.last_heard.after(longest));
+        let deadline = self.deadline.map(|deadline| deadline.at);
+        let others = silent.into_iter().chain(deadline);
+        others.fold(keep_alive, Timestamp::min)
     }
 
     /// What is due at `now`, the gravest first.
     pub(crate) fn fired(&self, now: Timestamp) -> Option<Fired> {
-        if let Some(deadline) = self.deadline.filter(|deadline| deadline.at <= now) {
-            return Some(Fired::Deadline(deadline));
+        if let Some(Deadline { what, longest, .. }) = self.deadline.filter(|it| it.at <= now) {
+            return Some(Fired::Deadline { what, longest });
         }
-        if self.last_heard.after(self.peer_silence_max) <= now {
-            return Some(Fired::PeerSilent);
+        let silent = |longest: &Duration| self.last_heard.after(*longest) <= now;
+        if let Some(longest) = self.peer_silence_max.filter(silent) {
+            return Some(Fired::PeerSilent { longest });
         }
         (self.last_said.after(self.keep_alive_every) <= now).then_some(Fired::KeepAlive)
     }

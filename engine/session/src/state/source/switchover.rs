@@ -1,0 +1,132 @@
+//! The source while its guest stands still and is still its own: the last pages and the state leave,
+//! until the target could run the guest.
+
+use alloc::vec::Vec;
+
+use limosa_wire::{Message, Round, RoundKind, RoundLanded, State as StateMessage, StateSection};
+
+use super::{HandedOver, State, Step, check_landed, say_sent, start_round};
+use crate::io::SourceAction as Action;
+use crate::round::{RoundPlan, RoundReport};
+use crate::source::Context;
+
+/// The guest is being stopped.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Pausing {
+    next: Round,
+}
+
+impl Pausing {
+    pub(super) fn start(next: Round, cx: &mut Context) -> Step<State> {
+        cx.outbox.act(cx.hold.pause());
+        // A guest that is stopped though it is too busy is given the time that this takes.
+        let expected = cx.convergence.estimate().expected;
+        let longest = cx.config.switchover_max.saturating_add(expected);
+        cx.outbox.wait_for("the end of the switchover", longest);
+        Step::To(State::Pausing(Self { next }))
+    }
+
+    pub(super) fn on_paused(self, cx: &mut Context) -> Step<State> {
+        let next = self.next;
+        cx.outbox.act([Action::Harvest]);
+        Step::To(State::LastHarvest(LastHarvest { next }))
+    }
+}
+
+/// The guest stands still; what it wrote last is being counted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct LastHarvest {
+    next: Round,
+}
+
+impl LastHarvest {
+    pub(super) fn on_harvested(self, cx: &mut Context) -> Step<State> {
+        let (round, kind) = (self.next, RoundKind::Final);
+        start_round(RoundPlan { round, kind }, cx);
+        cx.outbox.act([Action::ExportState]);
+        Step::To(State::LastRound(LastRound {
+            pages: Pages::Sending(round),
+            state: Said::NotYet,
+        }))
+    }
+}
+
+/// The last pages are on their way, and the state is being taken beside them. Each is told to the
+/// target as soon as it can be, so that the one is put in place while the other still arrives.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct LastRound {
+    pages: Pages,
+    state: Said,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Pages {
+    Sending(Round),
+    /// So many pages were sent.
+    Sent(Round, u64),
+    Landed,
+}
+
+/// Whether the state has left.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Said {
+    NotYet,
+    Yes,
+}
+
+impl LastRound {
+    pub(super) const fn has_landed(self) -> bool {
+        matches!(self.pages, Pages::Landed)
+    }
+
+    pub(super) fn on_sent(self, report: &RoundReport, cx: &mut Context) -> Step<State> {
+        match self.pages {
+            Pages::Sending(round) if report.round == round => {
+                say_sent(report, cx);
+                let pages = Pages::Sent(round, report.pages.total());
+                Self { pages, ..self }.on()
+            }
+            _ => Step::Refused(State::LastRound(self)),
+        }
+    }
+
+    pub(super) fn on_exported(self, sections: Vec<StateSection>, cx: &mut Context) -> Step<State> {
+        if self.state == Said::Yes {
+            return Step::Refused(State::LastRound(self));
+        }
+        cx.outbox.send(Message::State(StateMessage { sections }));
+        let state = Said::Yes;
+        Self { state, ..self }.on()
+    }
+
+    pub(super) fn on_landed(self, landed: RoundLanded) -> Step<State> {
+        let Pages::Sent(round, sent) = self.pages else {
+            return Step::Refused(State::LastRound(self));
+        };
+        if let Err(misdeed) = check_landed(round, sent, landed) {
+            return Step::blame(misdeed);
+        }
+        let pages = Pages::Landed;
+        Self { pages, ..self }.on()
+    }
+
+    const fn on(self) -> Step<State> {
+        Step::To(match self {
+            Self {
+                pages: Pages::Landed,
+                state: Said::Yes,
+            } => State::AwaitPrepared(AwaitPrepared),
+            unfinished => State::LastRound(unfinished),
+        })
+    }
+}
+
+/// All pages have landed, and the state has left.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct AwaitPrepared;
+
+impl AwaitPrepared {
+    pub(super) fn on_prepared(self, cx: &mut Context) -> Step<State> {
+        HandedOver::start(cx)
+    }
+}

@@ -1,0 +1,114 @@
+//! The target once all pages have landed: ledger and state are still awaited, and then the hand-over.
+
+use limosa_wire::{HandOver, Message, Prepared, SectionKind, State as StateMessage};
+
+use super::{Resuming, State, Step, Terms};
+use crate::error::Misdeed;
+use crate::io::TargetAction as Action;
+use crate::target::Context;
+
+/// How far the guest's state is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Restore {
+    Awaited,
+    Restoring,
+    Restored,
+}
+
+impl Restore {
+    /// Orders the state to be put in place, if it is what was offered: each section once.
+    pub(super) fn start(
+        said: StateMessage,
+        terms: &Terms,
+        cx: &mut Context,
+    ) -> Result<Self, Misdeed> {
+        let has = |kind: &SectionKind| said.sections.iter().any(|section| section.kind == *kind);
+        if let Some(kind) = terms.sections.iter().find(|kind| !has(kind)) {
+            let name = kind.name.clone();
+            return Err(Misdeed::StateMissing { name });
+        }
+        for (index, section) in said.sections.iter().enumerate() {
+            let twice = said
+                .sections
+                .iter()
+                .take(index)
+                .any(|one| one.kind == section.kind);
+            if twice || !terms.sections.contains(&section.kind) {
+                let name = section.kind.name.clone();
+                return Err(Misdeed::StateUnoffered { name });
+            }
+        }
+        cx.outbox.act([Action::RestoreState(said.sections)]);
+        Ok(Self::Restoring)
+    }
+}
+
+/// The last round has landed.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Completing {
+    terms: Terms,
+    ledger: Ledger,
+    restore: Restore,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Ledger {
+    Checking,
+    Complete,
+}
+
+impl Completing {
+    pub(super) const fn new(terms: Terms, restore: Restore) -> Self {
+        let ledger = Ledger::Checking;
+        Self {
+            terms,
+            ledger,
+            restore,
+        }
+    }
+
+    pub(super) fn on_state(self, said: StateMessage, cx: &mut Context) -> Step<State> {
+        if self.restore != Restore::Awaited {
+            return Step::Refused(State::Completing(self));
+        }
+        match Restore::start(said, &self.terms, cx) {
+            Ok(restore) => Self { restore, ..self }.on(cx),
+            Err(misdeed) => Step::blame(misdeed),
+        }
+    }
+
+    pub(super) fn on_restored(self, cx: &mut Context) -> Step<State> {
+        if self.restore != Restore::Restoring {
+            return Step::Refused(State::Completing(self));
+        }
+        let restore = Restore::Restored;
+        Self { restore, ..self }.on(cx)
+    }
+
+    pub(super) fn on_complete(self, cx: &mut Context) -> Step<State> {
+        if self.ledger != Ledger::Checking {
+            return Step::Refused(State::Completing(self));
+        }
+        let ledger = Ledger::Complete;
+        Self { ledger, ..self }.on(cx)
+    }
+
+    fn on(self, cx: &mut Context) -> Step<State> {
+        if (self.ledger, self.restore) != (Ledger::Complete, Restore::Restored) {
+            return Step::To(State::Completing(self));
+        }
+        cx.outbox.send(Message::Prepared(Prepared {}));
+        cx.outbox.wait_for("the hand-over", cx.config.hand_over_max);
+        Step::To(State::AwaitHandOver(AwaitHandOver))
+    }
+}
+
+/// Everything is in place; the guest is the source's.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct AwaitHandOver;
+
+impl AwaitHandOver {
+    pub(super) fn on_hand_over(self, message: HandOver, cx: &mut Context) -> Step<State> {
+        Resuming::start(message, cx)
+    }
+}

@@ -1,0 +1,71 @@
+//! The target once it is willing: it makes the guest, accepts, and lets the page streams in.
+
+use alloc::vec;
+
+use limosa_wire::{Message, Reason, ReasonKind, Round, StreamsBound, Verdict};
+
+use super::{AwaitRound, State, Step, Terms};
+use crate::error::{LocalFault, SessionError};
+use crate::event::Event;
+use crate::io::TargetAction as Action;
+use crate::outcome::Outcome;
+use crate::target::Context;
+
+/// Machine and memory are being made.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Preparing {
+    pub(super) terms: Terms,
+}
+
+impl Preparing {
+    pub(super) fn on_prepared(self, cx: &mut Context) -> Step<State> {
+        let Self { terms } = self;
+        let (stream_count, encodings, secret) = (terms.stream_count, terms.encodings, cx.secret);
+        cx.outbox.send(Message::Verdict(Verdict::Accepted {
+            stream_count,
+            encodings,
+            secret,
+        }));
+        cx.outbox.observe(Event::Accepted { stream_count });
+        cx.outbox.act([Action::AcceptStreams {
+            migration_id: terms.migration_id,
+            secret,
+            stream_count,
+            encodings,
+        }]);
+        cx.outbox
+            .wait_for("the page streams", cx.config.handshake_max);
+        Step::To(State::Accepting(Accepting { terms }))
+    }
+
+    /// Refuses for want of something that only the attempt to make the guest has shown.
+    pub(crate) fn on_failure(self, fault: LocalFault, cx: &mut Context) -> Outcome {
+        let reason = Reason {
+            kind: ReasonKind::Capacity,
+            what: fault.text.clone(),
+            remedy: "choose another target".into(),
+        };
+        cx.outbox.act(cx.hold.let_go());
+        cx.outbox.send(Message::Verdict(Verdict::Refused {
+            reasons: vec![reason],
+        }));
+        Outcome::Failed(SessionError::Local(fault))
+    }
+}
+
+/// The guest was accepted, and its page streams are awaited.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Accepting {
+    terms: Terms,
+}
+
+impl Accepting {
+    pub(super) fn on_accepted(self, cx: &mut Context) -> Step<State> {
+        let Self { terms } = self;
+        let stream_count = terms.stream_count;
+        cx.outbox
+            .send(Message::StreamsBound(StreamsBound { stream_count }));
+        cx.outbox.timers.wait_no_more();
+        Step::To(State::AwaitRound(AwaitRound::new(Round::FIRST, terms)))
+    }
+}
