@@ -32,11 +32,11 @@ pub struct Source {
 /// What is true in every state of a source.
 #[derive(Clone, PartialEq, Debug)]
 pub(crate) struct Context {
-    config: SessionConfig,
-    migration_id: MigrationId,
-    offer: Offer,
-    hold: SourceHold,
-    convergence: Convergence,
+    pub(crate) config: SessionConfig,
+    pub(crate) migration_id: MigrationId,
+    pub(crate) offer: Offer,
+    pub(crate) hold: SourceHold,
+    pub(crate) convergence: Convergence,
     pub(crate) tracking: bool,
     pub(crate) outbox: Outbox<Action>,
 }
@@ -229,7 +229,7 @@ impl Source {
 
 impl Context {
     /// Tells observers who may run the guest now.
-    fn observe_custody(&mut self) {
+    pub(crate) fn observe_custody(&mut self) {
         self.outbox.observe(Event::Custody(self.hold.custody()));
     }
 }
