@@ -254,6 +254,7 @@ impl World {
 
     fn resume_there(&mut self) -> Input {
         if self.faults.takes(FaultKind::FailResume) {
+            self.checks.custody.fails_to_resume();
             return local(LocalKind::Guest, &"a processor does not start");
         }
         let Some(there) = &self.there else {

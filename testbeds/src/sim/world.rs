@@ -158,7 +158,7 @@ impl World {
             self.after(after, Event::Strike(kind));
         }
         self.drain_source();
-        while !self.is_over() && self.in_time() {
+        while !self.is_over() && self.goes_on() {
             let Some((at, due)) = self.next_due() else {
                 self.estate
                     .findings
@@ -167,7 +167,9 @@ impl World {
             };
             self.step(at, &due);
         }
-        self.check_end();
+        if self.estate.findings.is_empty() {
+            self.check_end();
+        }
     }
 
     /// Are both machines through?
@@ -175,19 +177,21 @@ impl World {
         !self.source.is_active() && !self.target.is_active()
     }
 
-    /// Is the attempt within its bound? A world that is not stands still.
-    fn in_time(&mut self) -> bool {
+    /// Has no rule been broken yet, and is the attempt within its bound? What follows after that
+    /// says nothing, and might not end.
+    fn goes_on(&mut self) -> bool {
         let took = self.now().saturating_sub(self.begun);
-        self.checks
-            .progress
-            .still_in_time(took, &mut self.estate.findings)
+        self.checks.progress.look(took, &mut self.estate.findings);
+        self.estate.findings.is_empty()
     }
 
     /// Lets `wait` pass, with all that is due meanwhile. Called from within the work of a stream, so
     /// that everything else goes on while pages are read and sent.
     pub(crate) fn pass(&mut self, wait: Duration) {
         let until = self.now() + wait;
-        while let Some((at, due)) = self.next_due().filter(|(at, _)| *at <= until) {
+        while let Some((at, due)) = self.next_due().filter(|(at, _)| *at <= until)
+            && self.goes_on()
+        {
             self.step(at, &due);
         }
         self.advance(until);
@@ -199,7 +203,7 @@ impl World {
             return false;
         };
         self.step(at, &due);
-        self.in_time()
+        self.goes_on()
     }
 
     fn next_due(&self) -> Option<(Duration, Due)> {

@@ -12,8 +12,11 @@
 //!   runs there then;
 //! * it says `InTransit` wherever it has sent the hand-over and never heard that the guest runs, and
 //!   nowhere else; `Completed` only where the guest has run at the target;
-//! * the target says `Completed` only where the guest has run there, and `InTransit` only where it
-//!   had taken the guest.
+//! * the target says `Completed` only where the guest has run there, `InTransit` only where it had
+//!   taken the guest, and `Failed` only where it had not;
+//! * a target that has taken the guest runs it, whatever happens to links and peer, unless the guest
+//!   itself can't be made to run there;
+//! * a source that has completed has let its guest go.
 //!
 //! **Not checked**: whether an operator who finds a guest in transit decides rightly; here the
 //! operator waits until both machines have ended, as a real one must. Nothing is checked of a side
@@ -56,6 +59,8 @@ pub(crate) struct CustodyChecker {
     arrived: bool,
     ran_there: bool,
     heard_running: bool,
+    released: bool,
+    resume_failed: bool,
 }
 
 impl CustodyChecker {
@@ -83,13 +88,19 @@ impl CustodyChecker {
     }
 
     /// The source lets its guest go for good.
-    pub(crate) fn releases(&self, findings: &mut Findings) {
+    pub(crate) fn releases(&mut self, findings: &mut Findings) {
+        self.released = true;
         if !self.ran_there {
             findings.add(
                 NAME,
                 "the source releases a guest that never ran elsewhere".into(),
             );
         }
+    }
+
+    /// The guest can't be made to run at the target.
+    pub(crate) const fn fails_to_resume(&mut self) {
+        self.resume_failed = true;
     }
 
     /// Looks at who may run the guest, and who does.
@@ -139,6 +150,9 @@ impl CustodyChecker {
             Some(Outcome::Completed) if undecided || !self.ran_there => {
                 Some("says completed of a guest that is not known to run")
             }
+            Some(Outcome::Completed) if !self.released => {
+                Some("says completed, and still holds its guest")
+            }
             Some(_) => None,
         };
         let wrong_target = match ends.target {
@@ -148,8 +162,11 @@ impl CustodyChecker {
             Some(Outcome::InTransit(_)) if !self.arrived => {
                 Some("says in transit of a guest that it never took")
             }
-            Some(Outcome::Failed(_) | Outcome::Refused(_)) if self.arrived && self.ran_there => {
-                Some("says failed of a guest that ran there")
+            Some(Outcome::Failed(_) | Outcome::Refused(_)) if self.arrived => {
+                Some("says failed of a guest that it had taken")
+            }
+            Some(_) if self.arrived && !self.ran_there && !self.resume_failed => {
+                Some("took the guest, and gave it up without a try")
             }
             _ => None,
         };
