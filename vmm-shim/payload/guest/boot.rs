@@ -95,7 +95,8 @@ ap_entry:
     .elseif vector >= 32
     iretq
     .else
-    .if (vector < 8) || (vector == 9) || (vector == 15) || (vector == 16) || ((vector > 17) && (vector < 21)) || ((vector > 21) && (vector < 29)) || (vector == 31)
+    # The processor pushes an error code for 8, 10 to 14, 17, 21, 29 and 30, and none for the others.
+    .if ((0x60227d00 >> vector) & 1) == 0
     pushq $0
     .endif
     pushq $vector

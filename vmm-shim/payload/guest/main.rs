@@ -1,13 +1,14 @@
-//! The program that runs inside the guest: fills memory, dirties it at a rate, notices when it stood
-//! still, verifies every byte. It has no kernel below it and needs no device but a local APIC.
+//! The program that runs inside the guest: fills memory, dirties it at a rate, notices when it
+//! stood still, verifies every byte. It has no kernel below it and needs no device but a local
+//! APIC.
 //!
 //! Everything but the few lines of `boot.rs` runs at privilege level 3: some hosts emulate level 0
 //! instruction by instruction, and level 3 is native on all of them.
 //!
 //! Safety rules of this program: memory is identity-mapped and all addresses come from
 //! `protocol.rs` or from a checked [`plan::Plan`]; a page is touched only by the vCPU that owns it;
-//! what the host reads or writes meanwhile is accessed by volatile loads and stores of at most eight
-//! aligned bytes; no reference to such memory is ever made.
+//! what the host reads or writes meanwhile is accessed by volatile loads and stores of at most
+//! eight aligned bytes; no reference to such memory is ever made.
 #![no_std]
 #![no_main]
 #![deny(unsafe_op_in_unsafe_fn)]

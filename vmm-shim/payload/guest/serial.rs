@@ -1,10 +1,10 @@
 //! COM1: a dot that shows life, and two commands, so that the payload is of use under any VMM.
 //!
-//! It prints `B` when it starts, `F` and the nanoseconds of the fill when it is ready, then a dot per
-//! heartbeat. `V` verifies all memory and answers `K` and the writes done, or `X`, the bad pages, a
-//! comma and the first one's address. `G` answers `G` and the longest gap of the boot processor since
-//! the last `G`, in nanoseconds. An exception prints `!`, vector, error code, instruction and cr2.
-//! All numbers are 16 hexadecimal digits, each answer ends in a newline.
+//! It prints `B` when it starts, `F` and the nanoseconds of the fill when it is ready, then a dot
+//! per heartbeat. `V` verifies all memory and answers `K` and the writes done, or `X`, the bad
+//! pages, a comma and the first one's address. `G` answers `G` and the longest gap of the boot
+//! processor since the last `G`, in nanoseconds. An exception prints `!`, vector, error code,
+//! instruction and cr2. All numbers are 16 hexadecimal digits, each answer ends in a newline.
 
 use crate::cpu::{port_read, port_write};
 use crate::stats::Fault;

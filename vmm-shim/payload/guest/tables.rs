@@ -1,5 +1,5 @@
-//! Page tables, GDT, IDT and task state segments, all worked out by the compiler: at privilege level
-//! 0 every instruction may cost a microsecond, so nothing is built at run time.
+//! Page tables, GDT, IDT and task state segments, all worked out by the compiler: at privilege
+//! level 0 every instruction may cost a microsecond, so nothing is built at run time.
 
 use core::mem::offset_of;
 

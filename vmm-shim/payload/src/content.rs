@@ -1,5 +1,5 @@
-//! What a page holds: a pure function of seed, address and fill, block by block. The guest fills and
-//! verifies with it; a host may recompute any page. It does not read or write guest memory.
+//! What a page holds: a pure function of seed, address and fill, block by block. The guest fills
+//! and verifies with it; a host may recompute any page. It does not read or write guest memory.
 
 use crate::protocol::{Fill, PAGE_BYTES};
 

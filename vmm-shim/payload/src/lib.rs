@@ -1,6 +1,6 @@
 //! The program that runs inside the guest, and how to talk to it: a kernel-less payload that fills
-//! memory, dirties it at a rate, measures its own stalls and verifies every byte. It knows no KVM: a
-//! VMM loads [`Image`], enters the vCPUs and lends its memory as [`GuestBytes`].
+//! memory, dirties it at a rate, measures its own stalls and verifies every byte. It knows no KVM:
+//! a VMM loads [`Image`], enters the vCPUs and lends its memory as [`GuestBytes`].
 //!
 //! To run it, a VMM maps RAM over [`protocol::PVH_ENTRY`]`..`[`protocol::RESERVED_END`] and the
 //! regions of the parameters, calls [`Image::load`], gives every vCPU flat 32-bit protected mode

@@ -1,5 +1,5 @@
-//! Which pages a guest fills, writes and leaves alone, and which vCPU owns which: worked out alike by
-//! the guest and its host from [`Params`]. It touches no memory.
+//! Which pages a guest fills, writes and leaves alone, and which vCPU owns which: worked out alike
+//! by the guest and its host from [`Params`]. It touches no memory.
 //!
 //! Touched pages are numbered from 0 over all regions; the first of them are the working set. The
 //! untouched ones have numbers of their own. A page belongs to one vCPU for everything: fill,

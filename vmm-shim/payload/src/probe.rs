@@ -1,5 +1,5 @@
-//! The host's view of a running guest: reads its reports and writes its mailbox, through guest memory
-//! only. It does not stop, start or wait for anybody.
+//! The host's view of a running guest: reads its reports and writes its mailbox, through guest
+//! memory only. It does not stop, start or wait for anybody.
 
 use zerocopy::{FromZeros, IntoBytes};
 
@@ -34,7 +34,10 @@ pub enum ProbeError {
     #[error("the guest has not written its CPUID table yet")]
     CpuidPending,
     /// A vCPU stopped with an exception.
-    #[error("vCPU {vcpu} stopped: exception {} at {:#x}, error code {:#x}, cr2 {:#x}", fault.vector, fault.rip, fault.error_code, fault.cr2)]
+    #[error(
+        "vCPU {vcpu} stopped: exception {} at {:#x}, error code {:#x}, cr2 {:#x}",
+        fault.vector, fault.rip, fault.error_code, fault.cr2
+    )]
     Faulted {
         /// Which.
         vcpu: usize,

@@ -51,7 +51,8 @@ pub const fn bucket_floor(bucket: usize) -> u64 {
 )]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Fault {
-    /// Exception vector; of a rejected guest the number of the [`PlanFault`](crate::plan::PlanFault).
+    /// Exception vector; of a rejected guest the number of the
+    /// [`PlanFault`](crate::plan::PlanFault).
     pub vector: u64,
     /// Error code, 0 for exceptions that have none.
     pub error_code: u64,

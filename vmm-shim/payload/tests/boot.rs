@@ -284,8 +284,9 @@ fn the_rate_is_held() {
             probe: *probe,
             ..spec()
         });
-        // A busy host takes processor time away; what falls due then is dropped, and counted. It may
-        // also stop a vCPU just when the numbers are read, so one good look of several is enough.
+        // A busy host takes processor time away; what falls due then is dropped, and counted. It
+        // may also stop a vCPU just when the numbers are read, so one good look of several is
+        // enough.
         let all = |machine: &Machine| {
             let vcpu = machine.probe.vcpu(0).expect("a report");
             (vcpu.writes, vcpu.writes + vcpu.writes_dropped, vcpu.stamps)
