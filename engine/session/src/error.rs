@@ -78,14 +78,8 @@ pub enum Misdeed {
         /// Why.
         text: String,
     },
-    /// State that was offered and did not come.
-    #[error("it offered the state {name} and did not send it")]
-    StateMissing {
-        /// The section's name.
-        name: String,
-    },
-    /// State that was not offered, or that came twice.
-    #[error("it sent the state {name}, which was not offered, or sent it twice")]
+    /// State of a kind that was not offered.
+    #[error("it sent the state {name}, which was not offered")]
     StateUnoffered {
         /// The section's name.
         name: String,

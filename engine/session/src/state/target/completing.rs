@@ -1,6 +1,6 @@
 //! The target once all pages have landed: ledger and state are still awaited, and then the hand-over.
 
-use limosa_wire::{HandOver, Message, Prepared, SectionKind, State as StateMessage};
+use limosa_wire::{HandOver, Message, Prepared, State as StateMessage};
 
 use super::{Resuming, State, Step, Terms};
 use crate::error::Misdeed;
@@ -16,27 +16,17 @@ pub(super) enum Restore {
 }
 
 impl Restore {
-    /// Orders the state to be put in place, if it is what was offered: each section once.
+    /// Orders the state to be put in place, if it is of the kinds that were offered. Whether all that
+    /// the guest needs is there, only who restores it knows.
     pub(super) fn start(
         said: StateMessage,
         terms: &Terms,
         cx: &mut Context,
     ) -> Result<Self, Misdeed> {
-        let has = |kind: &SectionKind| said.sections.iter().any(|section| section.kind == *kind);
-        if let Some(kind) = terms.sections.iter().find(|kind| !has(kind)) {
+        let mut kinds = said.sections.iter().map(|section| &section.kind);
+        if let Some(kind) = kinds.find(|kind| !terms.sections.contains(kind)) {
             let name = kind.name.clone();
-            return Err(Misdeed::StateMissing { name });
-        }
-        for (index, section) in said.sections.iter().enumerate() {
-            let twice = said
-                .sections
-                .iter()
-                .take(index)
-                .any(|one| one.kind == section.kind);
-            if twice || !terms.sections.contains(&section.kind) {
-                let name = section.kind.name.clone();
-                return Err(Misdeed::StateUnoffered { name });
-            }
+            return Err(Misdeed::StateUnoffered { name });
         }
         cx.outbox.act([Action::RestoreState(said.sections)]);
         Ok(Self::Restoring)
