@@ -25,19 +25,11 @@ pub enum Misdeed {
     /// An answer that names another migration.
     #[error("it answered for another migration")]
     OtherMigration,
-    /// Accepted more, or other, than was offered.
+    /// Accepted, or bound, more or other than was offered.
     #[error("it accepted {what} that were not offered")]
     AcceptedUnoffered {
         /// What.
         what: &'static str,
-    },
-    /// Another number of bound page streams than was agreed.
-    #[error("it bound {found} page streams where {expected} were agreed")]
-    StreamsDiffer {
-        /// How many were agreed.
-        expected: u16,
-        /// How many it bound.
-        found: u16,
     },
     /// A first round that is not over everything, or a later one that is.
     #[error("it began round {round} as a {kind:?} one")]

@@ -28,16 +28,16 @@ pub(crate) fn judge_offer(offer: &Offer, policy: &TargetPolicy) -> Result<Vec<Re
     Ok(reasons)
 }
 
-/// Why peers of these versions can't talk; `own` is this side's.
-pub(crate) fn no_common_version(own: VersionRange, peer: VersionRange) -> Reason {
+/// Why peers of these versions can't talk.
+pub(crate) fn no_common_version(source: VersionRange, target: VersionRange) -> Reason {
     Reason {
         kind: ReasonKind::Protocol,
         what: format!(
-            "one host speaks protocol versions {} to {}, the other {} to {}",
-            own.oldest.get(),
-            own.newest.get(),
-            peer.oldest.get(),
-            peer.newest.get()
+            "the source speaks protocol versions {} to {}, this target {} to {}",
+            source.oldest.get(),
+            source.newest.get(),
+            target.oldest.get(),
+            target.newest.get()
         ),
         remedy: "bring both hosts to the same version".into(),
     }

@@ -41,10 +41,12 @@ impl Binding {
     }
 
     pub(super) fn on_bound(self, bound: StreamsBound, cx: &mut Context) -> Step<State> {
-        let (expected, found) = (self.stream_count, bound.stream_count);
         match self.progress {
             Progress::Bound => Step::Refused(State::Binding(self)),
-            _ if found != expected => Step::blame(Misdeed::StreamsDiffer { expected, found }),
+            _ if bound.stream_count != self.stream_count => {
+                let what = "page streams";
+                Step::blame(Misdeed::AcceptedUnoffered { what })
+            }
             Progress::Neither => self.after(Progress::Bound),
             Progress::Opened => track(cx),
         }

@@ -18,7 +18,7 @@ impl AwaitHello {
     pub(super) fn on_hello(self, hello: &Hello, cx: &mut Context) -> Step<State> {
         let versions = VersionRange::SUPPORTED;
         if versions.newest_common(hello.versions).is_none() {
-            return refuse(vec![no_common_version(versions, hello.versions)], cx);
+            return refuse(vec![no_common_version(hello.versions, versions)], cx);
         }
         let migration_id = hello.migration_id;
         cx.outbox.send(Message::Hello(Hello {
