@@ -8,23 +8,23 @@ use limosa_session::{SessionConfig, Source, Target, TargetPolicy, Timestamp};
 use limosa_wire::{EncodingSet, MigrationId, Offer, SectionKind, StateSection, StreamSecret};
 
 /// Pages of the guest.
-pub const PAGES: u64 = 2048;
+pub(crate) const PAGES: u64 = 2048;
 /// What the guest and its target are.
-pub const MACHINE: &str = "test";
+pub(crate) const MACHINE: &str = "test";
 /// The migration's id.
-pub const ID: MigrationId = MigrationId::new([7; 16]);
+pub(crate) const ID: MigrationId = MigrationId::new([7; 16]);
 /// What the target hands out.
-pub const SECRET: StreamSecret = StreamSecret::new([9; 16]);
+pub(crate) const SECRET: StreamSecret = StreamSecret::new([9; 16]);
 
 /// Everything that two machines are made of.
 #[derive(Clone)]
-pub struct Plan {
-    pub source: SessionConfig,
-    pub target: SessionConfig,
-    pub offer: Offer,
-    pub policy: TargetPolicy,
-    pub dirty: Vec<u64>,
-    pub seed: u64,
+pub(crate) struct Plan {
+    pub(crate) source: SessionConfig,
+    pub(crate) target: SessionConfig,
+    pub(crate) offer: Offer,
+    pub(crate) policy: TargetPolicy,
+    pub(crate) dirty: Vec<u64>,
+    pub(crate) seed: u64,
 }
 
 impl Default for Plan {
@@ -42,14 +42,14 @@ impl Default for Plan {
 
 impl Plan {
     /// The same migration with its events in another order; 0 is the plain one.
-    pub fn with_seed(seed: u64) -> Self {
+    pub(crate) fn with_seed(seed: u64) -> Self {
         Self {
             seed: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15),
             ..Self::default()
         }
     }
 
-    pub fn source(&self) -> Source {
+    pub(crate) fn source(&self) -> Source {
         let now = Timestamp::new(Duration::ZERO);
         Source::new(
             self.source.clone(),
@@ -60,7 +60,7 @@ impl Plan {
         )
     }
 
-    pub fn target(&self) -> Target {
+    pub(crate) fn target(&self) -> Target {
         let now = Timestamp::new(Duration::ZERO);
         Target::new(
             self.target.clone(),
@@ -73,7 +73,7 @@ impl Plan {
 }
 
 /// A processor with its vendor's name and, in leaf 7, the features `ebx`.
-pub fn table(vendor: [u8; 12], ebx: u32) -> CpuidTable {
+pub(crate) fn table(vendor: [u8; 12], ebx: u32) -> CpuidTable {
     let register = |at: usize| u32::from_le_bytes(vendor[at..at + 4].try_into().expect("four"));
     let leaf = |leaf, ebx, ecx, edx| CpuidEntry {
         leaf,
@@ -87,11 +87,11 @@ pub fn table(vendor: [u8; 12], ebx: u32) -> CpuidTable {
     CpuidTable::new(vec![leaf_0, leaf(7, ebx, 0, 0)]).expect("a table")
 }
 
-pub const INTEL: [u8; 12] = *b"GenuineIntel";
+pub(crate) const INTEL: [u8; 12] = *b"GenuineIntel";
 /// AVX2, which the guest sees and its target has.
-pub const AVX2: u32 = 1 << 5;
+pub(crate) const AVX2: u32 = 1 << 5;
 
-pub fn cpu(table: CpuidTable, vcpu_count: u16) -> Vec<u8> {
+pub(crate) fn cpu(table: CpuidTable, vcpu_count: u16) -> Vec<u8> {
     let guest = GuestCpu {
         table,
         feature_msrs: MsrTable::default(),
@@ -101,13 +101,13 @@ pub fn cpu(table: CpuidTable, vcpu_count: u16) -> Vec<u8> {
     guest.encode()
 }
 
-pub fn section(name: &str, version: u16) -> SectionKind {
+pub(crate) fn section(name: &str, version: u16) -> SectionKind {
     let name = name.into();
     SectionKind { name, version }
 }
 
 /// The guest's state, as its source exports it.
-pub fn state() -> Vec<StateSection> {
+pub(crate) fn state() -> Vec<StateSection> {
     let kind = section("cpu", 1);
     vec![StateSection {
         kind,
@@ -115,7 +115,7 @@ pub fn state() -> Vec<StateSection> {
     }]
 }
 
-pub fn offer() -> Offer {
+pub(crate) fn offer() -> Offer {
     let all = PageRange::new(PageIndex::new(0), PageIndex::new(PAGES)).expect("a range");
     Offer {
         cpu: cpu(table(INTEL, AVX2), 2),
@@ -128,7 +128,7 @@ pub fn offer() -> Offer {
     }
 }
 
-pub fn policy() -> TargetPolicy {
+pub(crate) fn policy() -> TargetPolicy {
     TargetPolicy {
         host: HostCpu {
             accept: table(INTEL, AVX2),

@@ -1,6 +1,10 @@
 //! A small driver for tests: both machines back to back over queues, with a clock that is a number.
 //! It moves no pages, and does every piece of work at once or when it is told to.
-#![allow(dead_code, reason = "each test file uses its own part of it")]
+#![allow(
+    dead_code,
+    unused_imports,
+    reason = "each test file uses its own part of it"
+)]
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -11,14 +15,14 @@ use limosa_session::target::{self, Action as TargetAction, Input as TargetInput}
 use limosa_session::{Custody, Outcome, RoundPlan, RoundReport, Source, Stage, Target, Timestamp};
 use limosa_wire::{EncodingCounts, Message, Round, RoundKind};
 
-pub mod fixture;
-pub mod steps;
+pub(crate) mod fixture;
+pub(crate) mod steps;
 
-pub use fixture::{PAGES, Plan, section, state};
+pub(crate) use fixture::{PAGES, Plan, section, state};
 
 /// What travels on one direction of the control link.
 #[derive(Clone, Debug)]
-pub enum Wire {
+pub(crate) enum Wire {
     /// A message.
     Said(Message),
     /// The sender has closed its end.
@@ -27,7 +31,7 @@ pub enum Wire {
 
 /// How a link ends.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Cut {
+pub(crate) enum Cut {
     /// Both ends are told.
     Told,
     /// Nobody is told: the peer is silent from now on.
@@ -35,37 +39,37 @@ pub enum Cut {
 }
 
 /// Both sides of one migration, and all that is between them.
-pub struct Pair {
-    pub source: Source,
-    pub target: Target,
-    pub now: Duration,
-    pub to_source: VecDeque<Wire>,
-    pub to_target: VecDeque<Wire>,
-    pub source_work: VecDeque<SourceInput>,
-    pub target_work: VecDeque<TargetInput>,
+pub(crate) struct Pair {
+    pub(crate) source: Source,
+    pub(crate) target: Target,
+    pub(crate) now: Duration,
+    pub(crate) to_source: VecDeque<Wire>,
+    pub(crate) to_target: VecDeque<Wire>,
+    pub(crate) source_work: VecDeque<SourceInput>,
+    pub(crate) target_work: VecDeque<TargetInput>,
     /// Rounds whose barriers are on the streams.
-    pub streams: VecDeque<TargetInput>,
+    pub(crate) streams: VecDeque<TargetInput>,
     /// Pages that the harvests after the first round find; none once it is empty.
-    pub dirty: VecDeque<u64>,
+    pub(crate) dirty: VecDeque<u64>,
     /// Work of the source that is not done until `release`.
-    pub hold_source: fn(&SourceInput) -> bool,
+    pub(crate) hold_source: fn(&SourceInput) -> bool,
     /// Work of the target that is not done until `release`.
-    pub hold_target: fn(&TargetInput) -> bool,
-    pub held_source: VecDeque<SourceInput>,
-    pub held_target: VecDeque<TargetInput>,
-    pub source_did: Vec<SourceAction>,
-    pub target_did: Vec<TargetAction>,
-    pub source_runs: bool,
-    pub target_runs: bool,
-    pub given_away: bool,
-    pub cut: Option<Cut>,
+    pub(crate) hold_target: fn(&TargetInput) -> bool,
+    pub(crate) held_source: VecDeque<SourceInput>,
+    pub(crate) held_target: VecDeque<TargetInput>,
+    pub(crate) source_did: Vec<SourceAction>,
+    pub(crate) target_did: Vec<TargetAction>,
+    pub(crate) source_runs: bool,
+    pub(crate) target_runs: bool,
+    pub(crate) given_away: bool,
+    pub(crate) cut: Option<Cut>,
     stream_count: u16,
     /// Orders what could happen next; 0 takes it always in the same order.
     seed: u64,
 }
 
 impl Pair {
-    pub fn new(plan: &Plan) -> Self {
+    pub(crate) fn new(plan: &Plan) -> Self {
         let mut pair = Self {
             source: plan.source(),
             target: plan.target(),
@@ -93,32 +97,32 @@ impl Pair {
         pair
     }
 
-    pub fn clock(&self) -> Timestamp {
+    pub(crate) fn clock(&self) -> Timestamp {
         Timestamp::new(self.now)
     }
 
-    pub fn give_source(&mut self, input: SourceInput) {
+    pub(crate) fn give_source(&mut self, input: SourceInput) {
         let now = self.clock();
         self.source.handle(input, now).expect("what was asked for");
         self.drain();
     }
 
-    pub fn give_target(&mut self, input: TargetInput) {
+    pub(crate) fn give_target(&mut self, input: TargetInput) {
         let now = self.clock();
         self.target.handle(input, now).expect("what was asked for");
         self.drain();
     }
 
-    pub fn tell_source(&mut self, message: Message) {
+    pub(crate) fn tell_source(&mut self, message: Message) {
         self.give_source(SourceInput::Message(message));
     }
 
-    pub fn tell_target(&mut self, message: Message) {
+    pub(crate) fn tell_target(&mut self, message: Message) {
         self.give_target(TargetInput::Message(message));
     }
 
     /// Cuts the link: what is on its way is lost, too.
-    pub fn cut(&mut self, cut: Cut) {
+    pub(crate) fn cut(&mut self, cut: Cut) {
         self.cut = Some(cut);
         self.to_source.clear();
         self.to_target.clear();
@@ -129,21 +133,21 @@ impl Pair {
         }
     }
 
-    pub fn source_outcome(&self) -> Option<&Outcome> {
+    pub(crate) fn source_outcome(&self) -> Option<&Outcome> {
         self.source_did.iter().find_map(|action| match action {
             SourceAction::Finished(outcome) => Some(outcome),
             _ => None,
         })
     }
 
-    pub fn target_outcome(&self) -> Option<&Outcome> {
+    pub(crate) fn target_outcome(&self) -> Option<&Outcome> {
         self.target_did.iter().find_map(|action| match action {
             TargetAction::Finished(outcome) => Some(outcome),
             _ => None,
         })
     }
 
-    pub fn is_over(&self) -> bool {
+    pub(crate) fn is_over(&self) -> bool {
         self.source.stage() == Stage::Finished && self.target.stage() == Stage::Finished
     }
 
@@ -218,7 +222,7 @@ impl Pair {
     }
 
     /// Each stream takes ten frames, and each page goes as it is.
-    pub fn report(&self, plan: RoundPlan) -> RoundReport {
+    pub(crate) fn report(&self, plan: RoundPlan) -> RoundReport {
         let raw = match plan.kind {
             RoundKind::Full => PAGES,
             RoundKind::Live | RoundKind::Final => 7,
@@ -273,7 +277,7 @@ fn is_round_start(action: &source::Action) -> bool {
 }
 
 /// What lands at the target of a round that the source has sent.
-pub fn landed(report: &RoundReport) -> TargetInput {
+pub(crate) fn landed(report: &RoundReport) -> TargetInput {
     TargetInput::RoundLanded {
         round: report.round,
         frames: report.frames.clone(),
@@ -282,6 +286,6 @@ pub fn landed(report: &RoundReport) -> TargetInput {
 }
 
 /// The number of a round.
-pub const fn round(number: u32) -> Round {
+pub(crate) const fn round(number: u32) -> Round {
     Round::new(number)
 }

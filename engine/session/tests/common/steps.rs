@@ -48,7 +48,7 @@ impl Pair {
     }
 
     /// Lets one thing happen; false when nothing can.
-    pub fn step(&mut self) -> bool {
+    pub(crate) fn step(&mut self) -> bool {
         let events = self.events();
         let Some(event) = self.choose(&events) else {
             return false;
@@ -88,33 +88,33 @@ impl Pair {
     }
 
     /// Goes on until nothing can happen without time passing.
-    pub fn run(&mut self) {
+    pub(crate) fn run(&mut self) {
         while self.step() {}
     }
 
     /// Goes on until `here`, which must come.
-    pub fn run_until(&mut self, here: impl Fn(&Self) -> bool) {
+    pub(crate) fn run_until(&mut self, here: impl Fn(&Self) -> bool) {
         while !here(self) {
             assert!(self.step(), "it never came there");
         }
     }
 
     /// Goes on until the source is about to hear such a message.
-    pub fn run_until_source_hears(&mut self, such: fn(&Message) -> bool) {
+    pub(crate) fn run_until_source_hears(&mut self, such: fn(&Message) -> bool) {
         self.run_until(
             |pair| matches!(pair.to_source.front(), Some(Wire::Said(said)) if such(said)),
         );
     }
 
     /// Goes on until the target is about to hear such a message.
-    pub fn run_until_target_hears(&mut self, such: fn(&Message) -> bool) {
+    pub(crate) fn run_until_target_hears(&mut self, such: fn(&Message) -> bool) {
         self.run_until(
             |pair| matches!(pair.to_target.front(), Some(Wire::Said(said)) if such(said)),
         );
     }
 
     /// Lets the work be done that was held.
-    pub fn release(&mut self) {
+    pub(crate) fn release(&mut self) {
         self.hold_source = |_| false;
         self.hold_target = |_| false;
         self.source_work.append(&mut self.held_source);
@@ -122,7 +122,7 @@ impl Pair {
     }
 
     /// Lets time pass until the next timer, and gives it to whoever it is for.
-    pub fn tick(&mut self) {
+    pub(crate) fn tick(&mut self) {
         let timeouts = [self.source.poll_timeout(), self.target.poll_timeout()];
         let Some(next) = timeouts.iter().flatten().min() else {
             return;
@@ -139,13 +139,13 @@ impl Pair {
     }
 
     /// Goes on, and lets time pass where nothing else happens, until both sides are through.
-    pub fn settle(&mut self) {
+    pub(crate) fn settle(&mut self) {
         self.settle_within(Duration::from_secs(600));
         assert!(self.is_over(), "it never ends");
     }
 
     /// The same, for so long at most.
-    pub fn settle_within(&mut self, longest: Duration) {
+    pub(crate) fn settle_within(&mut self, longest: Duration) {
         let end = self.now + longest;
         self.run();
         while !self.is_over() && self.now < end {
@@ -155,7 +155,7 @@ impl Pair {
     }
 
     /// What must be true at the end of every migration, whatever happened in it.
-    pub fn check_end(&self) {
+    pub(crate) fn check_end(&self) {
         let source = self.source_outcome().expect("the source is through");
         let target = self.target_outcome().expect("the target is through");
         assert_eq!(source.custody(), self.source.custody());
