@@ -82,8 +82,8 @@ fn many_rounds_lose_no_write() {
     }
 }
 
-/// What was sent with data and zeroed later is zero at the target; what was zeroed and written again
-/// is not.
+/// What was sent with data and zeroed later is zero at the target; what was zeroed and written
+/// again is not.
 #[test]
 fn zeroed_pages_are_overwritten() {
     for codec in CODECS {

@@ -61,7 +61,7 @@ fn suffer(cases: &[(&str, Deed)]) {
 fn frames_that_are_damaged_or_of_another_stream() {
     suffer(&[
         ("not a Limosa peer", |source| {
-            source.streams[0].bytes(&[0x55; 8192])
+            source.streams[0].bytes(&[0x55; 8192]);
         }),
         ("checksum of the header", |source| {
             let mut bytes = source.frame().sealed();
@@ -86,20 +86,20 @@ fn frames_that_are_damaged_or_of_another_stream() {
         }),
         ("migration", |source| {
             send(source, |frame| {
-                frame.header.migration_id = MigrationId::new([8; 16])
+                frame.header.migration_id = MigrationId::new([8; 16]);
             });
         }),
         ("stream", |source| {
             send(source, |frame| frame.header.stream = StreamIndex::new(1));
         }),
-        ("sequence", |source| {
-            send(source, |frame| frame.header.sequence = 2)
+        ("where frame 1 was next", |source| {
+            send(source, |frame| frame.header.sequence = 2);
         }),
-        ("sequence", |source| {
-            send(source, |frame| frame.header.sequence = 0)
+        ("where frame 1 was next", |source| {
+            send(source, |frame| frame.header.sequence = 0);
         }),
         ("round", |source| {
-            send(source, |frame| frame.header.round = Round::new(1))
+            send(source, |frame| frame.header.round = Round::new(1));
         }),
     ]);
 }
@@ -116,12 +116,12 @@ fn pages_that_have_no_place() {
         }),
         ("not inside one region", |source| {
             send(source, |frame| {
-                frame.header.chunk = ChunkIndex::new(1 << 20)
+                frame.header.chunk = ChunkIndex::new(1 << 20);
             });
         }),
         ("record", |source| {
             send(source, |frame| {
-                frame.records = vec![record(511, 2, PageEncoding::Raw, 8192)]
+                frame.records = vec![record(511, 2, PageEncoding::Raw, 8192)];
             });
         }),
         ("not inside one region", |source| {
@@ -225,6 +225,17 @@ fn streams_that_run_ahead_of_the_control_link() {
             source.streams[0].bytes(&absent);
             source.barrier(0, 0, 2, 1);
             source.barrier(1, 0, 1, 0);
+            source.barrier(0, 1, 3, 0);
+            source.barrier(1, 1, 2, 0);
+            source.control.only_live(Duration::from_millis(300));
+        }),
+        // The same, once the target has taken down that the first round landed.
+        ("it spoke of round 1 where 0 was due", |source| {
+            let absent = source.absent_frame();
+            source.streams[0].bytes(&absent);
+            source.barrier(0, 0, 2, 1);
+            source.barrier(1, 0, 1, 0);
+            std::thread::sleep(Duration::from_millis(100));
             source.barrier(0, 1, 3, 0);
             source.barrier(1, 1, 2, 0);
             source.control.only_live(Duration::from_millis(300));

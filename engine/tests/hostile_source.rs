@@ -96,18 +96,27 @@ fn wrong_words_in_the_handshake() {
             source.control.bytes(&bytes[..ENVELOPE_BYTES]);
             drain(source)
         }),
-        ("protocol versions 8 to 9", |endpoint| {
-            let mut source = RawSource::connect(endpoint);
-            let versions = VersionRange {
-                oldest: ProtocolVersion::new(8),
-                newest: ProtocolVersion::new(9),
-            };
-            source.control.say(&Message::Hello(Hello {
-                versions,
-                ..hello()
-            }));
-            drain(source)
-        }),
+    ]);
+}
+
+#[test]
+fn hellos_and_offers_that_do_not_fit() {
+    suffer(&[
+        (
+            "one host speaks protocol versions 1 to 1, the other 8 to 9",
+            |endpoint| {
+                let mut source = RawSource::connect(endpoint);
+                let versions = VersionRange {
+                    oldest: ProtocolVersion::new(8),
+                    newest: ProtocolVersion::new(9),
+                };
+                source.control.say(&Message::Hello(Hello {
+                    versions,
+                    ..hello()
+                }));
+                drain(source)
+            },
+        ),
         ("it sent Hello", |endpoint| {
             let mut source = RawSource::connect(endpoint);
             source.hello()?;

@@ -3,7 +3,6 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Weak};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use limosa::{
@@ -16,13 +15,12 @@ use limosa_pages::MemoryMap;
 use limosa_wire::EncodingSet;
 
 use super::memory::{TestMemory, map_of, pattern};
+use super::writer::Writer;
 
 /// Two regions with a hole between them, neither of whole chunks, of 12 MiB in all.
 pub(crate) fn test_map() -> MemoryMap {
     map_of(&[(0, 1000), (1600, 2100)])
 }
-/// Pages that the writing thread writes.
-const HOT_PAGES: u64 = 300;
 /// Pages that hold data from the beginning; those behind, up to the end, were never touched.
 pub(crate) const FILLED_PAGES: u64 = 900;
 /// A page that nobody ever touches.
@@ -57,57 +55,6 @@ fn check(fails: &AtomicBool, what: &str) -> Result<(), GuestError> {
         return Err(GuestError::new(format!("{what} fails by wish")));
     }
     Ok(())
-}
-
-/// A thread that writes pages while it is allowed to.
-struct Writer {
-    /// Held by the thread for each step; whoever pauses takes it.
-    steps: Arc<Mutex<u64>>,
-    runs: Arc<AtomicBool>,
-    ends: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Writer {
-    fn new(memory: Arc<TestMemory>) -> Self {
-        let (steps, runs, ends) = <(Arc<Mutex<u64>>, Arc<AtomicBool>, Arc<AtomicBool>)>::default();
-        let (own_steps, own_runs, own_ends) = (steps.clone(), runs.clone(), ends.clone());
-        let thread = std::thread::spawn(move || {
-            while !own_ends.load(Ordering::Acquire) {
-                {
-                    let mut step = own_steps.lock().unwrap();
-                    if own_runs.load(Ordering::Acquire) {
-                        *step += 1;
-                        let page = step.wrapping_mul(7919) % HOT_PAGES;
-                        match *step % 5 {
-                            0 => memory.zero(page),
-                            _ => memory.write(page, &pattern(*step)),
-                        }
-                    }
-                }
-                std::thread::sleep(Duration::from_micros(200));
-            }
-        });
-        Self {
-            steps,
-            runs,
-            ends,
-            thread: Some(thread),
-        }
-    }
-
-    /// When this returns, nothing is being written.
-    fn let_run(&self, runs: bool) {
-        self.runs.store(runs, Ordering::Release);
-        drop(self.steps.lock().unwrap());
-    }
-}
-
-impl Drop for Writer {
-    fn drop(&mut self) {
-        self.ends.store(true, Ordering::Release);
-        self.thread.take().unwrap().join().unwrap();
-    }
 }
 
 /// The guest, on either host.
@@ -233,7 +180,7 @@ impl SourceGuest for TestGuest {
             kind: section(),
             bytes: steps.to_le_bytes().to_vec(),
         }];
-        let filler_bytes = self.script.state_bytes.load(Ordering::SeqCst) as usize;
+        let filler_bytes = self.script.state_bytes.load(Ordering::SeqCst).max(1) as usize;
         sections.extend(vec![0; filler_bytes].chunks(1 << 20).map(|bytes| {
             let (kind, bytes) = (filler(), bytes.to_vec());
             StateSection { kind, bytes }

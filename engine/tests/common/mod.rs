@@ -12,6 +12,7 @@ mod memory;
 mod raw;
 mod raw_source;
 mod raw_target;
+mod writer;
 
 pub(crate) use guest::{
     ABSENT_PAGE, FILLED_PAGES, Script, TestGuest, TestHost, offer_of, test_map,
@@ -21,6 +22,7 @@ pub(crate) use raw::{Raw, RawError};
 pub(crate) use raw_source::{Frame, RawSource};
 pub(crate) use raw_target::{RawTarget, Until};
 
+use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
 use limosa::{
@@ -37,6 +39,7 @@ pub(crate) fn quick() -> MigrationConfig {
             keep_alive_every: ms(100),
             handshake_max: ms(700),
             prepare_max: ms(1500),
+            landing_max: ms(1000),
             switchover_max: ms(1000),
             hand_over_max: ms(1000),
             ..SessionConfig::default()
@@ -136,6 +139,23 @@ pub(crate) fn assert_movable(guest: &mut TestGuest) {
     let config = quick();
     let mut listener = listen(&config);
     migrate_well(guest, &mut TestHost::default(), &mut listener, &config);
+}
+
+/// One attempt to move `guest` to a target that does `deed`.
+pub(crate) fn attempt(
+    guest: &mut TestGuest,
+    deed: impl FnOnce(TcpListener) -> Result<(), RawError> + Send,
+) -> MigrationError {
+    let (listener, endpoint) = RawTarget::listen();
+    let begun = Instant::now();
+    let out = std::thread::scope(|scope| {
+        let target = scope.spawn(move || deed(listener));
+        let out = migrate_out(guest, &endpoint, &quick(), &CancelToken::new(), &mut ());
+        let _ = target.join().unwrap();
+        out
+    });
+    assert!(begun.elapsed() < PATIENCE, "after {:?}", begun.elapsed());
+    out.unwrap_err()
 }
 
 /// Every way to reach the kernel that this host has.

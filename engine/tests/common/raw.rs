@@ -63,7 +63,10 @@ impl Raw {
     pub(crate) fn only_live(&mut self, longest: Duration) {
         let step = Duration::from_millis(50);
         for sequence in 0..(longest.as_millis() / step.as_millis()) as u64 {
-            self.say(&Message::KeepAlive(KeepAlive { sequence }));
+            let message = Message::KeepAlive(KeepAlive { sequence });
+            if self.0.write_all(&message.encode().unwrap()).is_err() {
+                return;
+            }
             std::thread::sleep(step);
         }
     }

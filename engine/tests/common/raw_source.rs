@@ -214,9 +214,12 @@ impl RawSource {
     }
 
     pub(crate) fn state(&mut self) {
-        let kind = offer_of(&test_map()).sections[0].clone();
-        let bytes = vec![1; 8];
-        let sections = vec![StateSection { kind, bytes }];
+        let kinds = offer_of(&test_map()).sections.into_iter();
+        let sections = kinds.map(|kind| {
+            let bytes = vec![1; 8];
+            StateSection { kind, bytes }
+        });
+        let sections = sections.collect();
         self.control
             .say(&Message::State(limosa_wire::State { sections }));
     }
