@@ -24,8 +24,8 @@ use crate::switchover::Mark;
 
 /// Moves a running guest to the target that listens at `target`.
 ///
-/// Returns once the guest runs there. The call blocks the thread that makes it; `observer` is called
-/// on that thread.
+/// Returns once the guest runs there. The call blocks the thread that makes it; `observer` is
+/// called on that thread.
 ///
 /// # Errors
 /// A [`MigrationError`], which says who has the guest now. Unless that is

@@ -1,4 +1,5 @@
-//! What the engine asks of an embedder's guest: memory, pause, state, resume. It names no hypervisor.
+//! What the engine asks of an embedder's guest: memory, pause, state, resume. It names no
+//! hypervisor.
 
 use std::sync::Arc;
 
@@ -19,6 +20,10 @@ pub struct GuestError {
 
 impl GuestError {
     /// Takes any error's own words.
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "so that it can be handed to `map_err` as it is"
+    )]
     pub fn new<E: ToString>(error: E) -> Self {
         Self {
             text: error.to_string(),
@@ -29,8 +34,8 @@ impl GuestError {
 /// A guest that runs here and may be moved away.
 ///
 /// Calls come from one thread, in this order: [`offer`](Self::offer), [`memory`](Self::memory),
-/// [`dirty_source`](Self::dirty_source), and then at most one [`pause`](Self::pause). After the pause
-/// either [`resume`](Self::resume) (the migration failed, the guest stays) or
+/// [`dirty_source`](Self::dirty_source), and then at most one [`pause`](Self::pause). After the
+/// pause either [`resume`](Self::resume) (the migration failed, the guest stays) or
 /// [`release`](Self::release) (the target runs it) follows; neither follows when the outcome is
 /// `InTransit`: then the guest stays paused until an operator decides.
 pub trait SourceGuest: Send {
@@ -51,7 +56,8 @@ pub trait SourceGuest: Send {
     /// When the kernel can't record writes.
     fn dirty_source(&mut self) -> Result<Box<dyn DirtySource>, GuestError>;
 
-    /// Stops every vCPU and everything else that writes guest memory, and returns when all stand still.
+    /// Stops every vCPU and everything else that writes guest memory, and returns when all stand
+    /// still.
     ///
     /// # Errors
     /// When a vCPU can't be stopped; the guest then counts as paused and is resumed.
@@ -105,7 +111,8 @@ pub trait TargetGuest: Send {
     /// A section that is missing, unreadable or refused by the kernel: the guest must not run.
     fn restore_state(&mut self, sections: Vec<StateSection>) -> Result<(), GuestError>;
 
-    /// Lets the guest run. All its memory and state are in place, and the source has handed it over.
+    /// Lets the guest run. All its memory and state are in place, and the source has handed it
+    /// over.
     ///
     /// # Errors
     /// When a vCPU can't be started. The source has let go by then, so the outcome is `InTransit`.

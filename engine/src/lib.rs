@@ -1,8 +1,8 @@
 //! Moves a running guest from one host to another at the speed of memory: the public door, and the
 //! place where session, pipeline and transport meet. It names no hypervisor.
 //!
-//! An embedder has a guest: it implements [`SourceGuest`] for it, and [`TargetHost`] for a host that
-//! takes guests in. Then [`migrate_out`] on one host and [`migrate_in`] on the other move it.
+//! An embedder has a guest: it implements [`SourceGuest`] for it, and [`TargetHost`] for a host
+//! that takes guests in. Then [`migrate_out`] on one host and [`migrate_in`] on the other move it.
 //!
 //! ```no_run
 //! use limosa::{CancelToken, LinkConfig, Listener, MigrationConfig, migrate_in, migrate_out};
@@ -22,8 +22,8 @@
 //! # Ok(()) }
 //! ```
 //!
-//! The rooms of each role, in order, are in `source.rs` and `target.rs`; the two loops that wait are
-//! in `driver_source.rs` and `driver_target.rs`.
+//! The rooms of each role, in order, are in `source.rs` and `target.rs`; the two loops that wait
+//! are in `driver_source.rs` and `driver_target.rs`.
 
 mod cancel;
 mod config;

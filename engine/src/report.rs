@@ -34,7 +34,8 @@ pub struct SwitchoverFigures {
     pub prepare: Duration,
     /// From the hand-over until the source knew that the guest runs on the target.
     pub hand_over: Duration,
-    /// All of it: from the request to pause until the source knew that the guest runs on the target.
+    /// All of it: from the request to pause until the source knew that the guest runs on the
+    /// target.
     pub total: Duration,
 }
 

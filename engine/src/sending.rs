@@ -126,7 +126,7 @@ impl Sending {
             meter.pages.store(0, Ordering::Relaxed);
         }
         for (orders, work) in self.orders.iter().zip(work) {
-            // A stream that has ended has said why, and its part of the round can't matter any more.
+            // A stream that has ended has said why; its part of the round matters no more.
             let _ = orders.send(RoundOrder {
                 round,
                 work,
@@ -278,8 +278,8 @@ impl StreamWorker {
     }
 }
 
-/// Most frames in flight for each of `stream_count` streams, so that the buffers of all of them stay
-/// under 48 MiB.
+/// Most frames in flight for each of `stream_count` streams, so that the buffers of all of them
+/// stay under 48 MiB.
 pub(crate) fn frames_in_flight_max(stream_count: u16, pack: &PackConfig) -> usize {
     const BUFFERS_BYTES_MAX: usize = 48 << 20;
     let frame_bytes = pack.frame_payload_bytes() + 4 * PAGE_BYTES;
