@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use limosa::Endpoint;
 
 use crate::units;
 
@@ -29,7 +30,7 @@ pub(crate) enum Command {
     Source(Box<SourceArgs>),
     /// Wait for one guest, take it in and let it run.
     Target(Box<TargetArgs>),
-    /// Write the guest's program as a PVH ELF, so that another VMM (`qemu -kernel FILE`) runs it too.
+    /// Write the guest's program as a PVH ELF: another VMM (`qemu -kernel FILE`) runs it too.
     Payload(Box<PayloadArgs>),
     /// One host of a `run`: takes commands on standard input (used by `run` itself).
     #[command(hide = true)]
@@ -63,8 +64,8 @@ pub(crate) struct RunArgs {
 #[derive(Debug, Clone, Args)]
 pub(crate) struct SourceArgs {
     /// Where the target listens: tcp://HOST:PORT or unix:PATH.
-    #[arg(long)]
-    pub(crate) to: String,
+    #[arg(long, value_parser = units::endpoint)]
+    pub(crate) to: Endpoint,
     #[command(flatten)]
     pub(crate) guest: GuestArgs,
     #[command(flatten)]
@@ -77,12 +78,12 @@ pub(crate) struct SourceArgs {
 #[derive(Debug, Clone, Args)]
 pub(crate) struct TargetArgs {
     /// Where to listen: tcp://ADDRESS:PORT or unix:PATH.
-    #[arg(long, default_value = "tcp://127.0.0.1:4646")]
-    pub(crate) listen: String,
+    #[arg(long, value_parser = units::endpoint, default_value = "tcp://127.0.0.1:4646")]
+    pub(crate) listen: Endpoint,
     /// Which kind of guest to take in.
     #[arg(long, value_enum, default_value_t = GuestChoice::Auto)]
     pub(crate) guest: GuestChoice,
-    /// Largest guest memory to accept (default: what the host has available).
+    /// Largest guest memory to accept (default: what a guest can have at all).
     #[arg(long, value_parser = units::bytes)]
     pub(crate) memory_max: Option<u64>,
     /// What the guest's memory is made of here.
@@ -163,10 +164,10 @@ pub(crate) struct LinkArgs {
     #[arg(long, value_enum, default_value_t = CodecChoice::Auto)]
     pub(crate) codec: CodecChoice,
     /// Longest pause that the guest may see (1ms to 60s).
-    #[arg(long, value_parser = units::duration, default_value = "300ms")]
+    #[arg(long, value_parser = units::downtime, default_value = "300ms")]
     pub(crate) downtime: Duration,
-    /// What to do when the guest writes faster than the link sends: leave it on the source, or pause
-    /// it for longer than asked.
+    /// What to do when the guest writes faster than the link sends: leave it on the source, or
+    /// pause it for longer than asked.
     #[arg(long, value_enum, default_value_t = OnStallChoice::Fail)]
     pub(crate) on_stall: OnStallChoice,
     /// How page streams reach the kernel.
@@ -186,7 +187,10 @@ pub(crate) struct OutputArgs {
 }
 
 macro_rules! choices {
-    ($($(#[$meta:meta])* $name:ident { $($(#[$variant_meta:meta])* $variant:ident),+ $(,)? })+) => {$(
+    ($(
+        $(#[$meta:meta])*
+        $name:ident { $($(#[$variant_meta:meta])* $variant:ident),+ $(,)? }
+    )+) => {$(
         $(#[$meta])*
         #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
         pub(crate) enum $name { $($(#[$variant_meta])* $variant),+ }
@@ -243,6 +247,10 @@ mod tests {
             "run --memory lots",
             "run --touched 101%",
             "run --downtime 5",
+            "run --downtime 0ms",
+            "run --downtime 1000y",
+            "source --to nowhere",
+            "target --listen nowhere",
             "run --codec zip",
         ] {
             let words = std::iter::once("migrate-bench").chain(line.split(' '));

@@ -2,12 +2,16 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
 use crate::protocol::{Answer, Order};
+
+/// How soon an interruption is noticed.
+const INTERRUPT_CHECK: Duration = Duration::from_millis(50);
 
 /// One worker. Dropping it ends the process and waits for it.
 pub(crate) struct Worker {
@@ -89,22 +93,42 @@ impl Worker {
         &mut self,
         what: &str,
         longest: Duration,
+        wanted: impl FnMut(Answer) -> Option<T>,
+    ) -> Result<T> {
+        self.wait_unless(&AtomicBool::new(false), what, longest, wanted)
+    }
+
+    /// As [`wait_for`](Self::wait_for), until `interrupted`.
+    pub(crate) fn wait_unless<T>(
+        &mut self,
+        interrupted: &AtomicBool,
+        what: &str,
+        longest: Duration,
         mut wanted: impl FnMut(Answer) -> Option<T>,
     ) -> Result<T> {
         let end = Instant::now() + longest;
         loop {
+            if interrupted.load(Ordering::Acquire) {
+                bail!(
+                    "interrupted while waiting for the {} process's {what}",
+                    self.name
+                );
+            }
             let left = end.saturating_duration_since(Instant::now());
-            match self.answer_within(left)? {
+            match self.answer_within(left.min(INTERRUPT_CHECK))? {
                 Some(Answer::Failed { text }) => bail!("{text}"),
                 Some(answer) => {
                     if let Some(found) = wanted(answer) {
                         return Ok(found);
                     }
                 }
-                None => bail!(
-                    "the {} process gave no {what} within {longest:?}",
-                    self.name
-                ),
+                None if left.is_zero() => {
+                    bail!(
+                        "the {} process gave no {what} within {longest:?}",
+                        self.name
+                    )
+                }
+                None => {}
             }
         }
     }

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result};
 use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::flag;
 
 use crate::args::{GuestChoice, OutputArgs, RunArgs};
 use crate::facts::host_facts;
@@ -19,28 +20,29 @@ use crate::table;
 pub(crate) const REFUSED: u8 = 3;
 /// The exit status of wrong usage.
 const USAGE: u8 = 2;
+/// The exit status after a second signal, as shells have it.
+const INTERRUPTED: i32 = 130;
 
 /// Runs, reports, and says by the exit status how it went.
 pub(crate) fn run(args: &RunArgs) -> Result<ExitCode> {
-    let interrupted = Arc::new(AtomicBool::new(false));
-    for signal in [SIGINT, SIGTERM] {
-        signal_hook::flag::register(signal, Arc::clone(&interrupted))?;
-    }
+    let interrupted = heed_signals()?;
     let (kind, reason) = settle_guest(args.guest.guest)?;
     if !args.output.quiet && kind == "process" {
         eprintln!("guest: a process that writes its memory ({reason})");
     }
     if let Err(error) = crate::worker::check_guest(&args.guest, kind) {
-        eprintln!("migrate-bench: {error:#}");
+        eprintln!("migrate-bench: {}", crate::in_one_line(&error));
         return Ok(ExitCode::from(USAGE));
     }
     let mut bench = Bench::new(args, kind, Arc::clone(&interrupted))?;
     let (mut runs, mut references) = (Vec::new(), Vec::new());
     for _ in 0..args.repeat {
-        if !args.no_reference {
-            references.push(bench.reference().context("the bare-socket reference")?);
+        let measured = measure(args, &mut bench, &mut references);
+        // What was measured before an interruption is not lost by it.
+        if measured.is_err() && !runs.is_empty() && interrupted.load(Ordering::Acquire) {
+            break;
         }
-        let run = bench.run()?;
+        let run = measured?;
         let go_on = run.outcome == RunOutcome::Completed;
         runs.push(run);
         if !go_on || interrupted.load(Ordering::Acquire) {
@@ -61,7 +63,26 @@ pub(crate) fn run(args: &RunArgs) -> Result<ExitCode> {
         runs,
     };
     write(&report, &args.output)?;
-    Ok(status_of(&report.runs))
+    Ok(status_of(&report))
+}
+
+/// One run, with the reference beside it.
+fn measure(args: &RunArgs, bench: &mut Bench, references: &mut Vec<f64>) -> Result<Run> {
+    if !args.no_reference {
+        references.push(bench.reference().context("the bare-socket reference")?);
+    }
+    bench.run()
+}
+
+/// A flag that the first SIGINT or SIGTERM raises; the second one ends this process at once.
+pub(crate) fn heed_signals() -> Result<Arc<AtomicBool>> {
+    let raised = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM] {
+        flag::register_conditional_shutdown(signal, INTERRUPTED, Arc::clone(&raised))
+            .and_then(|_| flag::register(signal, Arc::clone(&raised)))
+            .context("a signal handler")?;
+    }
+    Ok(raised)
 }
 
 /// KVM where it works, unless another kind is asked for; and why.
@@ -90,7 +111,7 @@ fn config_of(args: &RunArgs, bench: &Bench, kind: &str, reason: &str) -> Config 
         probe: guest.probe.clone(),
         backing: guest.backing.clone(),
         transport: args.transport.to_string(),
-        io: bench.io().into(),
+        io: bench.io().map(String::from),
         streams: link.streams,
         codec: link.codec.clone(),
         downtime_ms: link.downtime.as_secs_f64() * 1e3,
@@ -114,7 +135,8 @@ fn write(report: &Report, output: &OutputArgs) -> Result<()> {
     }
     let json_on_stdout = output.json.as_deref() == Some(Path::new("-"));
     match (output.quiet, json_on_stdout) {
-        (true, _) => {}
+        // An error is no table: it is said all the same.
+        (true, _) => eprint!("{}", table::errors(&report.runs)),
         (false, true) => eprintln!("{}", table::show(report)),
         (false, false) => println!("{}", table::show(report)),
     }
@@ -127,12 +149,13 @@ pub(crate) fn write_text(path: &Path, text: &str) -> Result<()> {
         .with_context(|| format!("can't write {}", path.display()))
 }
 
-fn status_of(runs: &[Run]) -> ExitCode {
+fn status_of(report: &Report) -> ExitCode {
+    let (runs, asked) = (&report.runs, report.config.repeat as usize);
     if runs.iter().any(|run| run.outcome == RunOutcome::Refused) {
         return ExitCode::from(REFUSED);
     }
     let good = |run: &Run| run.outcome == RunOutcome::Completed && run.verified.holds();
-    if runs.iter().all(good) {
+    if runs.len() == asked && runs.iter().all(good) {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE

@@ -3,6 +3,7 @@
 mod args;
 mod child;
 mod command_run;
+mod conclude;
 mod facts;
 mod orders;
 mod payload;
@@ -35,8 +36,38 @@ fn main() -> ExitCode {
     match done {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("migrate-bench: {error:#}");
-            ExitCode::from(1)
+            eprintln!("migrate-bench: {}", in_one_line(&error));
+            ExitCode::FAILURE
         }
+    }
+}
+
+/// An error and its causes in one line, without a cause that was already quoted.
+pub(crate) fn in_one_line(error: &anyhow::Error) -> String {
+    let mut line = String::new();
+    for cause in error.chain() {
+        let cause = cause.to_string();
+        if !line.contains(&cause) {
+            if !line.is_empty() {
+                line.push_str(": ");
+            }
+            line.push_str(&cause);
+        }
+    }
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::anyhow;
+
+    use super::*;
+
+    #[test]
+    fn a_cause_is_said_once() {
+        let error = anyhow!("no room")
+            .context("port 1: no room")
+            .context("listen");
+        assert_eq!(in_one_line(&error), "listen: port 1: no room");
     }
 }

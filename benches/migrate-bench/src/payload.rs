@@ -9,8 +9,9 @@ use crate::args::PayloadArgs;
 use crate::orders::guest_order;
 use crate::worker::spec_of;
 
-/// Writes the very guest that `run` boots, with its workload patched in. It prints a dot now and then
-/// on its serial port, checks all its memory when it reads `V` there and answers with what it found.
+/// Writes the very guest that `run` boots, with its workload patched in. It prints a dot now and
+/// then on its serial port, checks all its memory when it reads `V` there and answers with what it
+/// found.
 pub(crate) fn write(args: &PayloadArgs) -> Result<ExitCode> {
     let mut spec = spec_of(&guest_order(&args.guest, "kvm"))?;
     spec.workload.serial = Serial::On;

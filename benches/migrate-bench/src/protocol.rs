@@ -45,6 +45,8 @@ pub(crate) enum Order {
         backing: String,
         io: String,
         digest: bool,
+        #[serde(default)]
+        memory_bytes_max: Option<u64>,
     },
     /// Move the guest, answer `Progress` now and then, `Sent` at the end.
     Send { endpoint: String, link: LinkOrder },
@@ -119,18 +121,32 @@ pub(crate) struct Ending {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct SourceSide {
     pub(crate) ending: Ending,
+    /// None of a move that did not complete.
+    pub(crate) figures: Option<MoveFigures>,
+    pub(crate) cpu_s: f64,
+    pub(crate) vcpu_cpu_s: f64,
+    /// Stalls that the guest saw during the copy.
+    pub(crate) stall_ms: Option<Quantiles>,
+}
+
+impl SourceSide {
+    /// The guest runs on the target.
+    pub(crate) fn completed(&self) -> bool {
+        self.ending.outcome == "completed"
+    }
+}
+
+/// What a completed move took.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct MoveFigures {
     pub(crate) total_ms: f64,
     pub(crate) downtime_ms: f64,
     pub(crate) wire_bytes: u64,
     pub(crate) pages: Pages,
     pub(crate) rounds: Vec<RoundFigures>,
-    pub(crate) cpu_s: f64,
-    pub(crate) vcpu_cpu_s: f64,
     pub(crate) overhead_bytes: u64,
     pub(crate) io: String,
     pub(crate) tracking: String,
-    /// Stalls that the guest saw during the copy.
-    pub(crate) stall_ms: Option<Quantiles>,
 }
 
 /// What the target measured.
@@ -138,8 +154,9 @@ pub(crate) struct SourceSide {
 pub(crate) struct TargetSide {
     pub(crate) ending: Ending,
     pub(crate) cpu_s: f64,
-    pub(crate) overhead_bytes: u64,
-    pub(crate) io: String,
+    /// None of a move that did not complete.
+    pub(crate) overhead_bytes: Option<u64>,
+    pub(crate) io: Option<String>,
     pub(crate) digest: Option<u64>,
 }
 
@@ -164,6 +181,7 @@ mod tests {
             backing: "anonymous".into(),
             io: "auto".into(),
             digest: false,
+            memory_bytes_max: None,
         };
         let line = serde_json::to_string(&order).unwrap();
         assert!(!line.contains('\n'));

@@ -1,4 +1,5 @@
-//! Bare sockets that carry as many bytes into the same kind of memory: the yardstick beside each run.
+//! Bare sockets that carry as many bytes into the same kind of memory: the yardstick beside each
+//! run.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};

@@ -1,4 +1,5 @@
-//! What one command measured, as the JSON schema `limosa.run/1`; `docs/report.md` describes each field.
+//! What one command measured, as the JSON schema `limosa.run/1`; `docs/report.md` describes each
+//! field.
 
 use serde::{Deserialize, Serialize};
 
@@ -31,7 +32,8 @@ pub(crate) struct Config {
     pub(crate) probe: String,
     pub(crate) backing: String,
     pub(crate) transport: String,
-    pub(crate) io: String,
+    /// None where no run has completed.
+    pub(crate) io: Option<String>,
     pub(crate) streams: u16,
     pub(crate) codec: String,
     pub(crate) downtime_ms: f64,
@@ -81,16 +83,16 @@ pub(crate) struct Run {
     pub(crate) custody: String,
     pub(crate) error: Option<String>,
     pub(crate) hops: u32,
-    pub(crate) total_ms: f64,
+    pub(crate) total_ms: Option<f64>,
     pub(crate) downtime_ms: Downtime,
     pub(crate) stall_max_ms: Option<f64>,
     pub(crate) stall_ms: Option<Quantiles>,
     pub(crate) guest_bytes: u64,
-    pub(crate) wire_bytes: u64,
-    pub(crate) pages: Pages,
-    pub(crate) throughput_gib_s: f64,
+    pub(crate) wire_bytes: Option<u64>,
+    pub(crate) pages: Option<Pages>,
+    pub(crate) throughput_gib_s: Option<f64>,
     pub(crate) cpu_s: CpuSeconds,
-    pub(crate) overhead_bytes: BothSides<u64>,
+    pub(crate) overhead_bytes: BothSides<Option<u64>>,
     pub(crate) rounds: Vec<RoundFigures>,
     pub(crate) verified: Verified,
 }
@@ -98,7 +100,7 @@ pub(crate) struct Run {
 /// The pause as each saw it.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct Downtime {
-    pub(crate) engine: f64,
+    pub(crate) engine: Option<f64>,
     pub(crate) guest: Option<f64>,
 }
 
@@ -123,9 +125,9 @@ pub(crate) struct Pages {
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 pub(crate) struct CpuSeconds {
     pub(crate) source: f64,
-    pub(crate) target: f64,
+    pub(crate) target: Option<f64>,
     pub(crate) vcpu_source: f64,
-    pub(crate) vcpu_target: f64,
+    pub(crate) vcpu_target: Option<f64>,
 }
 
 /// One figure of either side.
@@ -208,6 +210,11 @@ impl Verified {
     pub(crate) fn holds(self) -> bool {
         self.guest != Check::Failed && self.digest != Check::Failed
     }
+
+    /// Something was checked, and nothing of it came out wrong.
+    fn proves(self) -> bool {
+        self.holds() && (self.guest == Check::Ok || self.digest == Check::Ok)
+    }
 }
 
 impl Summary {
@@ -222,15 +229,15 @@ impl Summary {
         };
         Self {
             completed: completed.len() as u32,
-            verified: completed.iter().filter(|run| run.verified.holds()).count() as u32,
-            total_ms: spread(|run| Some(run.total_ms)),
-            downtime_engine_ms: spread(|run| Some(run.downtime_ms.engine)),
+            verified: completed.iter().filter(|run| run.verified.proves()).count() as u32,
+            total_ms: spread(|run| run.total_ms),
+            downtime_engine_ms: spread(|run| run.downtime_ms.engine),
             downtime_guest_ms: spread(|run| run.downtime_ms.guest),
             stall_max_ms: spread(|run| run.stall_max_ms),
-            throughput_gib_s: spread(|run| Some(run.throughput_gib_s)),
-            wire_bytes: spread(|run| Some(run.wire_bytes as f64)),
+            throughput_gib_s: spread(|run| run.throughput_gib_s),
+            wire_bytes: spread(|run| run.wire_bytes.map(|bytes| bytes as f64)),
             cpu_source_s: spread(|run| Some(run.cpu_s.source)),
-            cpu_target_s: spread(|run| Some(run.cpu_s.target)),
+            cpu_target_s: spread(|run| run.cpu_s.target),
             rounds: spread(|run| Some(run.rounds.len() as f64)),
         }
     }

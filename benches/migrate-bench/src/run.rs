@@ -9,21 +9,23 @@ use anyhow::{Context, Result, bail};
 
 use crate::args::{RunArgs, Transport};
 use crate::child::Worker;
+use crate::conclude::{Move, Proofs, conclude};
 use crate::orders::{guest_order, link_order};
 use crate::progress::{Bar, Show};
-use crate::protocol::{Answer, GuestOrder, GuestSight, LinkOrder, Order, SourceSide, TargetSide};
-use crate::report::{
-    BothSides, Check, CpuSeconds, Downtime, Reference, Run, RunOutcome, Spread, Verified,
-};
+use crate::protocol::{Answer, GuestOrder, LinkOrder, Order, SourceSide, TargetSide};
+use crate::report::{Reference, Run, RunOutcome, Spread};
 use crate::warm::WarmMemory;
 
 /// Longest time to boot a guest and fill its memory.
 const BOOT_MAX: Duration = Duration::from_secs(300);
-/// Longest time for a guest's check of all its memory.
-const CHECK_MAX: Duration = Duration::from_secs(300);
+/// Longest time for a target to report a guest that its source knows to be there.
+const LANDED_MAX: Duration = Duration::from_secs(60);
+/// Longest time for a target to report a move that failed on its source.
+const GIVEN_UP_MAX: Duration = Duration::from_secs(2);
 /// Longest time for one bare-socket reference.
 const REFERENCE_MAX: Duration = Duration::from_secs(120);
-/// Most bytes of the reference: beyond it a rate is a rate, and memory is better left to the guest.
+/// Most bytes of the reference: beyond it a rate is a rate, and memory is better left to the
+/// guest.
 const REFERENCE_BYTES_MAX: u64 = 2 << 30;
 
 /// One command's runs, one after the other.
@@ -32,20 +34,13 @@ pub(crate) struct Bench {
     link: LinkOrder,
     transport: Transport,
     hops: u32,
-    verify: bool,
-    digest: bool,
+    proofs: Proofs,
     show: Show,
     interrupted: Arc<AtomicBool>,
     scratch: PathBuf,
     sockets: u32,
-    io: String,
+    io: Option<String>,
     warmed_bytes: u64,
-}
-
-/// The end of one move, both sides.
-struct Move {
-    source: SourceSide,
-    target: Option<TargetSide>,
 }
 
 impl Bench {
@@ -65,13 +60,15 @@ impl Bench {
             link: link_order(&args.link),
             transport: args.transport,
             hops: args.hops,
-            verify: args.guest.verify,
-            digest: args.guest.verify_digest,
+            proofs: Proofs {
+                guest: args.guest.verify,
+                digest: args.guest.verify_digest,
+            },
             show,
             interrupted,
             scratch,
             sockets: 0,
-            io: String::new(),
+            io: None,
             warmed_bytes: 0,
         })
     }
@@ -87,8 +84,8 @@ impl Bench {
     }
 
     /// How page streams reached the kernel, once a run has shown it.
-    pub(crate) fn io(&self) -> &str {
-        &self.io
+    pub(crate) fn io(&self) -> Option<&str> {
+        self.io.as_deref()
     }
 
     /// How much free memory was warmed before each move.
@@ -105,27 +102,33 @@ impl Bench {
         here.order(&Order::Boot {
             guest: self.guest.clone(),
         })?;
-        here.wait_for("guest", BOOT_MAX, |answer| {
+        here.wait_unless(&self.interrupted, "guest", BOOT_MAX, |answer| {
             matches!(answer, Answer::Ready { .. }).then_some(())
         })?;
-        let mut hop = 0;
+        let mut hops = 0;
         let last = loop {
             bar.say("connecting");
             let moved = self.hop(&mut here, &mut there, &bar)?;
-            hop += 1;
-            let completed = moved.source.ending.outcome == "completed";
-            if completed {
-                std::mem::swap(&mut here, &mut there);
+            if !moved.source.completed() {
+                break moved;
             }
-            if !completed || hop == self.hops {
+            std::mem::swap(&mut here, &mut there);
+            hops += 1;
+            if hops == self.hops {
                 break moved;
             }
         };
         bar.say("checking the guest's memory");
         // `here` has the guest now, wherever it ended.
-        let run = self.conclude(hop, &last, &mut here, &mut there);
+        let run = conclude(self.proofs, &last, &mut here, &mut there);
         bar.end();
-        run
+        let (run, guest_bytes) = (run?, self.guest.memory_bytes);
+        Ok(Run {
+            hops,
+            guest_bytes,
+            throughput_gib_s: run.total_ms.map(|ms| gib_s(guest_bytes, ms)),
+            ..run
+        })
     }
 
     fn hop(&mut self, here: &mut Worker, there: &mut Worker, bar: &Bar) -> Result<Move> {
@@ -135,7 +138,8 @@ impl Bench {
             kind: self.guest.kind.clone(),
             backing: self.guest.backing.clone(),
             io: self.link.io.clone(),
-            digest: self.digest,
+            digest: self.proofs.digest,
+            memory_bytes_max: None,
         })?;
         let endpoint =
             there.wait_for("address", Duration::from_secs(20), |answer| match answer {
@@ -150,10 +154,10 @@ impl Bench {
         })?;
         let source = self.wait_for_source(here, bar)?;
         drop(warm);
-        if !source.io.is_empty() {
-            self.io.clone_from(&source.io);
+        if let Some(figures) = &source.figures {
+            self.io = Some(figures.io.clone());
         }
-        let target = self.wait_for_target(there, &source);
+        let target = wait_for_target(there, &source);
         Ok(Move { source, target })
     }
 
@@ -173,93 +177,8 @@ impl Bench {
         }
     }
 
-    fn wait_for_target(&self, there: &mut Worker, source: &SourceSide) -> Option<TargetSide> {
-        let patience = if source.ending.outcome == "completed" {
-            60
-        } else {
-            2
-        };
-        let end = Instant::now() + Duration::from_secs(patience);
-        while Instant::now() < end {
-            match there.answer_within(Duration::from_millis(50)) {
-                Ok(Some(Answer::Landed { side })) => return Some(*side),
-                Ok(_) => {}
-                Err(_) => return None,
-            }
-        }
-        None
-    }
-
-    /// Asks the guest what it saw and whether all its memory is right, and puts everything together.
-    fn conclude(
-        &self,
-        hops: u32,
-        last: &Move,
-        here: &mut Worker,
-        there: &mut Worker,
-    ) -> Result<Run> {
-        let source = &last.source;
-        let custody = source.ending.custody.as_str();
-        let mut error = source.ending.error.clone();
-        let sight = if custody == "in-transit" {
-            GuestSight::default()
-        } else {
-            sight_of(here)?
-        };
-        let mut verified = Verified {
-            guest: Check::Off,
-            digest: Check::Off,
-        };
-        if self.verify && custody != "in-transit" {
-            let (check, detail) = check_of(here)?;
-            verified.guest = check;
-            if check == Check::Failed {
-                error.get_or_insert(detail);
-            }
-        }
-        if let (true, Some(target)) = (self.digest, last.target.as_ref().and_then(|t| t.digest)) {
-            let same = digest_of(there)? == target;
-            verified.digest = if same { Check::Ok } else { Check::Failed };
-            if !same {
-                error.get_or_insert("the digests of source and target memory differ".into());
-            }
-        }
-        let completed = source.ending.outcome == "completed";
-        Ok(Run {
-            outcome: outcome_of(&source.ending.outcome),
-            custody: custody.into(),
-            error,
-            hops,
-            total_ms: source.total_ms,
-            downtime_ms: Downtime {
-                engine: source.downtime_ms,
-                guest: sight.gap_ms.filter(|_| completed),
-            },
-            stall_max_ms: source.stall_ms.as_ref().map(|stall| stall.max),
-            stall_ms: source.stall_ms.clone(),
-            guest_bytes: self.guest.memory_bytes,
-            wire_bytes: source.wire_bytes,
-            pages: source.pages,
-            throughput_gib_s: gib_s(self.guest.memory_bytes, source.total_ms),
-            cpu_s: CpuSeconds {
-                source: source.cpu_s,
-                target: last.target.as_ref().map_or(0.0, |target| target.cpu_s),
-                vcpu_source: source.vcpu_cpu_s,
-                vcpu_target: if completed { sight.vcpu_cpu_s } else { 0.0 },
-            },
-            overhead_bytes: BothSides {
-                source: source.overhead_bytes,
-                target: last
-                    .target
-                    .as_ref()
-                    .map_or(0, |target| target.overhead_bytes),
-            },
-            rounds: source.rounds.clone(),
-            verified,
-        })
-    }
-
-    /// Bare sockets with as many streams, into fresh memory of the same kind, between two processes.
+    /// Bare sockets with as many streams, into fresh memory of the same kind, between two
+    /// processes.
     pub(crate) fn reference(&mut self) -> Result<f64> {
         let bytes = self.reference_bytes();
         let (streams, backing) = (self.link.streams, self.guest.backing.clone());
@@ -272,18 +191,20 @@ impl Bench {
             bytes,
             backing: backing.clone(),
         })?;
-        let endpoint = sink.wait_for("address", REFERENCE_MAX, |answer| match answer {
-            Answer::Listening { endpoint } => Some(endpoint),
-            _ => None,
-        })?;
+        let stop = Arc::clone(&self.interrupted);
+        let endpoint =
+            sink.wait_unless(&stop, "address", REFERENCE_MAX, |answer| match answer {
+                Answer::Listening { endpoint } => Some(endpoint),
+                _ => None,
+            })?;
         blast.order(&Order::Fill { bytes, backing })?;
-        blast.wait_for("memory", REFERENCE_MAX, |answer| {
+        blast.wait_unless(&stop, "memory", REFERENCE_MAX, |answer| {
             matches!(answer, Answer::Ready { .. }).then_some(())
         })?;
         let mut warm = WarmMemory::new(bytes);
         warm.release_ahead_of(sink.id());
         blast.order(&Order::Blast { endpoint, streams })?;
-        blast.wait_for("reference", REFERENCE_MAX, |answer| match answer {
+        blast.wait_unless(&stop, "reference", REFERENCE_MAX, |answer| match answer {
             Answer::Blasted { ms } => Some(ms),
             _ => None,
         })
@@ -310,6 +231,24 @@ impl Bench {
     }
 }
 
+/// The target's side of a move whose source has ended; none if it has no more to say.
+fn wait_for_target(there: &mut Worker, source: &SourceSide) -> Option<TargetSide> {
+    let patience = if source.completed() {
+        LANDED_MAX
+    } else {
+        GIVEN_UP_MAX
+    };
+    let end = Instant::now() + patience;
+    while Instant::now() < end {
+        match there.answer_within(Duration::from_millis(50)) {
+            Ok(Some(Answer::Landed { side })) => return Some(*side),
+            Ok(_) => {}
+            Err(_) => return None,
+        }
+    }
+    None
+}
+
 impl Drop for Bench {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.scratch);
@@ -328,9 +267,9 @@ pub(crate) fn reference_of(
         .iter()
         .zip(references)
         .filter(|(run, _)| run.outcome == RunOutcome::Completed);
-    let time_ratio = Spread::of(
-        ratios.map(|(run, ms)| run.total_ms / (ms * run.guest_bytes as f64 / bytes as f64)),
-    );
+    let time_ratio = Spread::of(ratios.filter_map(|(run, ms)| {
+        Some(run.total_ms? / (ms * run.guest_bytes as f64 / bytes as f64))
+    }));
     Some(Reference {
         what: "bare sockets between two processes, into fresh memory of the same kind".into(),
         bytes,
@@ -341,48 +280,11 @@ pub(crate) fn reference_of(
     })
 }
 
-fn gib_s(bytes: u64, ms: f64) -> f64 {
+/// GiB a second; 0 for no time.
+pub(crate) fn gib_s(bytes: u64, ms: f64) -> f64 {
     if ms > 0.0 {
         bytes as f64 / f64::from(1 << 30) / (ms / 1e3)
     } else {
         0.0
     }
-}
-
-fn outcome_of(word: &str) -> RunOutcome {
-    match word {
-        "completed" => RunOutcome::Completed,
-        "refused" => RunOutcome::Refused,
-        "cancelled" => RunOutcome::Cancelled,
-        _ => RunOutcome::Failed,
-    }
-}
-
-fn sight_of(worker: &mut Worker) -> Result<GuestSight> {
-    worker.order(&Order::Guest)?;
-    worker.wait_for(
-        "view of the guest",
-        Duration::from_secs(20),
-        |answer| match answer {
-            Answer::Guest { sight } => Some(*sight),
-            _ => None,
-        },
-    )
-}
-
-fn check_of(worker: &mut Worker) -> Result<(Check, String)> {
-    worker.order(&Order::Check)?;
-    worker.wait_for("check", CHECK_MAX, |answer| match answer {
-        Answer::Checked { ok: true, detail } => Some((Check::Ok, detail)),
-        Answer::Checked { ok: false, detail } => Some((Check::Failed, detail)),
-        _ => None,
-    })
-}
-
-fn digest_of(worker: &mut Worker) -> Result<u64> {
-    worker.order(&Order::Digest)?;
-    worker.wait_for("digest", CHECK_MAX, |answer| match answer {
-        Answer::Digest { digest } => Some(digest),
-        _ => None,
-    })
 }

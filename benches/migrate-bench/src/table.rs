@@ -2,7 +2,7 @@
 
 use comfy_table::{Cell, CellAlignment, Table, presets};
 
-use crate::report::{Check, Report, Run, RunOutcome, Spread};
+use crate::report::{Check, Pages, Report, Run, RunOutcome, Spread, Summary};
 use crate::units::{show_bytes, show_ms};
 
 /// The runs side by side, then what they have in common.
@@ -13,116 +13,96 @@ pub(crate) fn show(report: &Report) -> String {
     head.extend((1..=report.runs.len()).map(|n| right(format!("run {n}"))));
     head.push(right("median".into()));
     table.set_header(head);
-    for (name, figure, median) in rows(report) {
-        let mut row = vec![Cell::new(name)];
-        row.extend(report.runs.iter().map(|run| right(figure(run))));
-        row.push(right(median));
-        table.add_row(row);
+    for row in rows(report) {
+        let mut cells = vec![Cell::new(row.name)];
+        cells.extend(report.runs.iter().map(|run| right((row.figure)(run))));
+        cells.push(right(row.median));
+        table.add_row(cells);
     }
     format!("{}\n{table}\n{}", heading(report), notes(report))
 }
 
-type Row<'a> = (&'a str, Box<dyn Fn(&Run) -> String>, String);
+/// A figure's name, how a run shows it, and its median.
+struct Row {
+    name: &'static str,
+    figure: fn(&Run) -> String,
+    median: String,
+}
 
-fn rows(report: &Report) -> Vec<Row<'_>> {
-    let summary = &report.summary;
-    let median = |spread: Option<Spread>, show: fn(f64) -> String| {
-        spread.map_or_else(String::new, |spread| show(spread.median))
-    };
-    vec![
-        ("outcome", Box::new(outcome), String::new()),
-        (
-            "total",
-            Box::new(|run| show_ms(run.total_ms)),
-            median(summary.total_ms, show_ms),
-        ),
-        (
-            "downtime, engine",
-            Box::new(|run| show_ms(run.downtime_ms.engine)),
-            median(summary.downtime_engine_ms, show_ms),
-        ),
-        (
-            "downtime, guest-seen",
-            Box::new(|run| run.downtime_ms.guest.map_or_else(unknown, show_ms)),
-            median(summary.downtime_guest_ms, show_ms),
-        ),
-        (
-            "longest stall before it",
-            Box::new(|run| run.stall_max_ms.map_or_else(unknown, show_ms)),
-            median(summary.stall_max_ms, show_ms),
-        ),
-        (
-            "throughput",
-            Box::new(|run| show_rate(run.throughput_gib_s)),
-            median(summary.throughput_gib_s, show_rate),
-        ),
-        (
-            "on the wire",
-            Box::new(|run| show_bytes(run.wire_bytes)),
-            median(summary.wire_bytes, |bytes| show_bytes(bytes as u64)),
-        ),
-        (
-            "  absent",
-            Box::new(|run| share(run, run.pages.absent)),
-            String::new(),
-        ),
-        (
-            "  zero",
-            Box::new(|run| share(run, run.pages.zero)),
-            String::new(),
-        ),
-        (
-            "  raw",
-            Box::new(|run| share(run, run.pages.raw)),
-            String::new(),
-        ),
-        (
-            "  lz4",
-            Box::new(|run| share(run, run.pages.lz4)),
-            String::new(),
-        ),
-        (
-            "rounds",
-            Box::new(|run| run.rounds.len().to_string()),
-            median(summary.rounds, |count| format!("{count:.0}")),
-        ),
-        (
-            "CPU source + target",
-            Box::new(|run| format!("{:.2} + {:.2} s", run.cpu_s.source, run.cpu_s.target)),
-            String::new(),
-        ),
-        (
-            "CPU of the vCPUs",
-            Box::new(|run| {
-                format!(
-                    "{:.2} + {:.2} s",
-                    run.cpu_s.vcpu_source, run.cpu_s.vcpu_target
-                )
-            }),
-            String::new(),
-        ),
-        (
-            "memory beyond the guest's",
-            Box::new(|run| {
-                let overhead = run.overhead_bytes;
-                format!(
-                    "{} + {}",
-                    show_bytes(overhead.source),
-                    show_bytes(overhead.target)
-                )
-            }),
-            String::new(),
-        ),
-        (
-            "verified by the guest",
-            Box::new(|run| check(run.verified.guest)),
-            String::new(),
-        ),
-        (
-            "verified by digest",
-            Box::new(|run| check(run.verified.digest)),
-            String::new(),
-        ),
+impl Row {
+    fn new(name: &'static str, figure: fn(&Run) -> String) -> Self {
+        Self {
+            name,
+            figure,
+            median: String::new(),
+        }
+    }
+
+    fn median(self, spread: Option<Spread>, show: fn(f64) -> String) -> Self {
+        let median = spread.map_or_else(String::new, |spread| show(spread.median));
+        Self { median, ..self }
+    }
+}
+
+fn rows(report: &Report) -> Vec<Row> {
+    let mut rows = vec![Row::new("outcome", outcome)];
+    rows.extend(time_rows(&report.summary));
+    rows.extend(wire_rows(&report.summary));
+    rows.extend(cost_rows());
+    rows.extend([
+        Row::new("verified by the guest", |run| check(run.verified.guest)),
+        Row::new("verified by digest", |run| check(run.verified.digest)),
+    ]);
+    rows
+}
+
+fn time_rows(summary: &Summary) -> [Row; 5] {
+    [
+        Row::new("total", |run| known(run.total_ms, show_ms)).median(summary.total_ms, show_ms),
+        Row::new("downtime, engine", |run| {
+            known(run.downtime_ms.engine, show_ms)
+        })
+        .median(summary.downtime_engine_ms, show_ms),
+        Row::new("downtime, guest-seen", |run| {
+            known(run.downtime_ms.guest, show_ms)
+        })
+        .median(summary.downtime_guest_ms, show_ms),
+        Row::new("longest stall before it", |run| {
+            known(run.stall_max_ms, show_ms)
+        })
+        .median(summary.stall_max_ms, show_ms),
+        Row::new("throughput", |run| known(run.throughput_gib_s, show_rate))
+            .median(summary.throughput_gib_s, show_rate),
+    ]
+}
+
+fn wire_rows(summary: &Summary) -> [Row; 6] {
+    [
+        Row::new("on the wire", |run| known(run.wire_bytes, show_bytes))
+            .median(summary.wire_bytes, |bytes| show_bytes(bytes as u64)),
+        Row::new("  absent", |run| share(run, |pages| pages.absent)),
+        Row::new("  zero", |run| share(run, |pages| pages.zero)),
+        Row::new("  raw", |run| share(run, |pages| pages.raw)),
+        Row::new("  lz4", |run| share(run, |pages| pages.lz4)),
+        Row::new("rounds", |run| {
+            known(run.pages, |_| run.rounds.len().to_string())
+        })
+        .median(summary.rounds, |count| format!("{count:.0}")),
+    ]
+}
+
+fn cost_rows() -> [Row; 3] {
+    [
+        Row::new("CPU source + target", |run| {
+            show_both(Some(run.cpu_s.source), run.cpu_s.target, show_s)
+        }),
+        Row::new("CPU of the vCPUs", |run| {
+            show_both(Some(run.cpu_s.vcpu_source), run.cpu_s.vcpu_target, show_s)
+        }),
+        Row::new("memory beyond the guest's", |run| {
+            let overhead = run.overhead_bytes;
+            show_both(overhead.source, overhead.target, show_bytes)
+        }),
     ]
 }
 
@@ -143,7 +123,7 @@ fn heading(report: &Report) -> String {
         config.pattern,
         config.probe,
         config.transport,
-        config.io,
+        config.io.as_deref().unwrap_or("no page streams"),
         config.streams,
         config.codec,
         show_ms(config.downtime_ms),
@@ -170,19 +150,27 @@ fn notes(report: &Report) -> String {
             show_rate(reference.throughput_gib_s.median),
         );
     }
-    for (number, run) in (1..).zip(&report.runs) {
+    notes + &errors(&report.runs)
+}
+
+/// What went wrong in which run, a line each; empty where nothing did.
+pub(crate) fn errors(runs: &[Run]) -> String {
+    let mut lines = String::new();
+    for (number, run) in (1..).zip(runs) {
         if let Some(error) = &run.error {
-            notes += &format!(
-                "run {number}: {error} (the guest is with: {})\n",
-                run.custody
-            );
+            let custody = &run.custody;
+            lines += &format!("run {number}: {error} (the guest is with: {custody})\n");
         }
     }
-    notes
+    lines
 }
 
 fn right(text: String) -> Cell {
     Cell::new(text).set_alignment(CellAlignment::Right)
+}
+
+fn known<T>(figure: Option<T>, show: impl FnOnce(T) -> String) -> String {
+    figure.map_or_else(unknown, show)
 }
 
 fn unknown() -> String {
@@ -212,10 +200,22 @@ fn show_rate(gib_s: f64) -> String {
     format!("{gib_s:.2} GiB/s")
 }
 
-fn share(run: &Run, pages: u64) -> String {
-    let all = run.pages.absent + run.pages.zero + run.pages.raw + run.pages.lz4;
-    match (pages, all) {
+fn show_s(seconds: f64) -> String {
+    format!("{seconds:.2} s")
+}
+
+fn show_both<T>(source: Option<T>, target: Option<T>, show: fn(T) -> String) -> String {
+    let [source, target] = [source, target].map(|side| known(side, show));
+    format!("{source} + {target}")
+}
+
+fn share(run: &Run, encoding: fn(&Pages) -> u64) -> String {
+    let Some(pages) = &run.pages else {
+        return unknown();
+    };
+    let all = pages.absent + pages.zero + pages.raw + pages.lz4;
+    match (encoding(pages), all) {
         (0, _) | (_, 0) => "0".into(),
-        _ => format!("{pages} ({:.0}%)", pages as f64 * 100.0 / all as f64),
+        (count, _) => format!("{count} ({:.0}%)", count as f64 * 100.0 / all as f64),
     }
 }

@@ -3,6 +3,11 @@
 use std::time::Duration;
 
 use bytesize::ByteSize;
+use limosa::Endpoint;
+
+/// What a guest may be asked to bear; as the session has it.
+const DOWNTIME_MIN: Duration = Duration::from_millis(1);
+const DOWNTIME_MAX: Duration = Duration::from_secs(60);
 
 /// Parses `1GiB`, `512M`, `4096`: bytes.
 pub(crate) fn bytes(text: &str) -> Result<u64, String> {
@@ -17,10 +22,20 @@ pub(crate) fn rate(text: &str) -> Result<u64, String> {
         .map_err(|_| format!("`{text}` is not a rate; write for instance 100MiB/s"))
 }
 
-/// Parses `300ms`, `1s`, `2min`.
-pub(crate) fn duration(text: &str) -> Result<Duration, String> {
-    humantime::parse_duration(text)
-        .map_err(|_| format!("`{text}` is not a time; write for instance 300ms or 2s"))
+/// Parses `300ms`, `1s`, `2min`: a pause from 1 ms to 60 s.
+pub(crate) fn downtime(text: &str) -> Result<Duration, String> {
+    let time = humantime::parse_duration(text)
+        .map_err(|_| format!("`{text}` is not a time; write for instance 300ms or 2s"))?;
+    if (DOWNTIME_MIN..=DOWNTIME_MAX).contains(&time) {
+        Ok(time)
+    } else {
+        Err(format!("`{text}` is out of range; write 1ms to 60s"))
+    }
+}
+
+/// Parses `tcp://HOST:PORT` or `unix:PATH`.
+pub(crate) fn endpoint(text: &str) -> Result<Endpoint, String> {
+    text.parse().map_err(|error| format!("{error}"))
 }
 
 /// Parses `75%` or `75`: a share from 0 to 100.
@@ -79,7 +94,14 @@ mod tests {
 
     #[test]
     fn times_need_a_unit() {
-        assert_eq!(duration("300ms"), Ok(Duration::from_millis(300)));
-        assert!(duration("300").is_err());
+        assert_eq!(downtime("300ms"), Ok(Duration::from_millis(300)));
+        assert!(downtime("300").is_err());
+    }
+
+    #[test]
+    fn a_pause_has_bounds() {
+        assert!(downtime("1ms").is_ok() && downtime("60s").is_ok());
+        assert!(downtime("0ms").unwrap_err().contains("1ms to 60s"));
+        assert!(downtime("61s").is_err());
     }
 }

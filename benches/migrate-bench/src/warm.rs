@@ -1,4 +1,5 @@
-//! Free host memory that is warm: touched a moment ago, so that an outer host need not provide it anew.
+//! Free host memory that is warm: touched a moment ago, so that an outer host need not provide it
+//! anew.
 //!
 //! A virtual machine hands free memory back to the host it runs on; the next touch of such memory
 //! costs an outer page fault, several times the price of the migration that is to be measured.

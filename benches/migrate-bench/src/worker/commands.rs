@@ -1,21 +1,19 @@
 //! `source` and `target`: one host each, driven from the command line.
 
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use limosa::CancelToken;
-use signal_hook::consts::{SIGINT, SIGTERM};
 
 use crate::args::{SourceArgs, TargetArgs};
 use crate::command_run::settle_guest;
 use crate::orders::{guest_order, link_order};
 use crate::progress::{Bar, Show};
-use crate::protocol::{Answer, Ending};
+use crate::protocol::Ending;
 use crate::units::show_ms;
-use crate::worker::guest::{boot, check, sight};
+use crate::worker::guest::{AnyGuest, Checked, boot, check, sight};
 use crate::worker::{READY_MAX, moving};
 
 /// Boots a guest here and moves it to a target that listens elsewhere.
@@ -33,24 +31,38 @@ pub(crate) fn source(args: &SourceArgs) -> Result<ExitCode> {
     };
     let bar = Bar::new(show, args.guest.memory);
     let link = link_order(&args.link);
-    let side = moving::send(&mut guest, &args.to, &link, &cancel, &mut |answer| {
-        bar.on_progress(answer);
-    })?;
+    let side = moving::send(
+        &mut guest,
+        &args.to.to_string(),
+        &link,
+        &cancel,
+        &mut |answer| {
+            bar.on_progress(answer);
+        },
+    )?;
     bar.end();
     if let Some(path) = &args.output.json {
         let text = serde_json::to_string_pretty(&side)?;
         crate::command_run::write_text(path, &text)?;
     }
-    if !args.output.quiet {
+    if let (Some(figures), false) = (&side.figures, args.output.quiet) {
         eprintln!(
             "{}: total {}, downtime {}, {} rounds",
             side.ending.outcome,
-            show_ms(side.total_ms),
-            show_ms(side.downtime_ms),
-            side.rounds.len()
+            show_ms(figures.total_ms),
+            show_ms(figures.downtime_ms),
+            figures.rounds.len()
         );
     }
-    Ok(status_of(&side.ending))
+    let status = status_of(&side.ending);
+    if args.guest.verify && side.ending.custody == "source" {
+        return Ok(if verify(&guest)? {
+            status
+        } else {
+            ExitCode::FAILURE
+        });
+    }
+    Ok(status)
 }
 
 /// Waits for one guest, takes it in, and lets it run until a signal comes.
@@ -58,15 +70,19 @@ pub(crate) fn target(args: &TargetArgs) -> Result<ExitCode> {
     let cancel = cancel_on_signal()?;
     let (kind, reason) = settle_guest(args.guest)?;
     let wish = moving::Listen {
-        endpoint: args.listen.clone(),
+        endpoint: args.listen.to_string(),
         kind: kind.into(),
         backing: args.backing.to_string(),
         io: args.io.to_string(),
         digest: false,
+        memory_bytes_max: args.memory_max,
     };
     let (guest, side) = moving::listen(&wish, &cancel, |endpoint| {
         eprintln!("guests: {kind} ({reason}); listening on {endpoint}");
     })?;
+    if let Some(path) = &args.output.json {
+        crate::command_run::write_text(path, &serde_json::to_string_pretty(&side)?)?;
+    }
     let Some(guest) = guest else {
         return Ok(status_of(&side.ending));
     };
@@ -74,34 +90,34 @@ pub(crate) fn target(args: &TargetArgs) -> Result<ExitCode> {
     let gap = seen.gap_ms.map_or_else(|| "nothing".into(), show_ms);
     eprintln!("the guest runs here; it saw a gap of {gap}");
     if args.verify {
-        match check(&guest)? {
-            Answer::Checked { ok: true, .. } => eprintln!("the guest found all its memory right"),
-            Answer::Checked { detail, .. } => {
-                eprintln!("{detail}");
-                return Ok(ExitCode::FAILURE);
-            }
-            _ => {}
-        }
+        return Ok(if verify(&guest)? {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::FAILURE
+        });
     }
-    if let Some(path) = &args.output.json {
-        crate::command_run::write_text(path, &serde_json::to_string_pretty(&side)?)?;
-    }
-    if !args.verify {
-        eprintln!("it runs until this command is interrupted");
-        while !cancel.is_cancelled() {
-            std::thread::sleep(Duration::from_millis(100));
-        }
+    eprintln!("it runs until this command is interrupted");
+    while !cancel.is_cancelled() {
+        std::thread::sleep(Duration::from_millis(100));
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// A token that the first SIGINT or SIGTERM uses.
+/// Lets the guest check all its memory, and says what it found.
+fn verify(guest: &AnyGuest) -> Result<bool> {
+    let Checked { ok, detail } = check(guest)?;
+    if ok {
+        eprintln!("the guest found all its memory right");
+    } else {
+        eprintln!("migrate-bench: {detail}");
+    }
+    Ok(ok)
+}
+
+/// A token that the first SIGINT or SIGTERM uses; the second one ends this process.
 fn cancel_on_signal() -> Result<CancelToken> {
     let cancel = CancelToken::new();
-    let raised = Arc::new(AtomicBool::new(false));
-    for signal in [SIGINT, SIGTERM] {
-        signal_hook::flag::register(signal, Arc::clone(&raised)).context("a signal handler")?;
-    }
+    let raised = crate::command_run::heed_signals()?;
     let token = cancel.clone();
     std::thread::spawn(move || {
         while !raised.load(Ordering::Acquire) {

@@ -9,7 +9,7 @@ use limosa_shim::{Backing, GuestSpec, HugePages, KvmGuest, ProcessGuest, Workloa
 
 use crate::args::GuestArgs;
 use crate::orders::guest_order;
-use crate::protocol::{Answer, GuestOrder, GuestSight};
+use crate::protocol::{GuestOrder, GuestSight};
 use crate::report::Quantiles;
 use crate::units::ms;
 
@@ -121,13 +121,19 @@ pub(crate) fn spec_of(order: &GuestOrder) -> Result<GuestSpec> {
     })
 }
 
+/// A guest's own verdict on its memory.
+pub(crate) struct Checked {
+    pub(crate) ok: bool,
+    pub(crate) detail: String,
+}
+
 /// Lets the guest check all its memory.
-pub(crate) fn check(guest: &AnyGuest) -> Result<Answer> {
+pub(crate) fn check(guest: &AnyGuest) -> Result<Checked> {
     let report = guest.workload().check(CHECK_MAX)?;
     let first = report.first_bad.map_or_else(String::new, |address| {
         format!(", the first at {address:#x}")
     });
-    Ok(Answer::Checked {
+    Ok(Checked {
         ok: report.intact(),
         detail: format!(
             "the guest found {} of {} pages wrong{first}; it had done {} writes and found {}",

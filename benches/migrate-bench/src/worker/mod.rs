@@ -1,5 +1,5 @@
-//! One host: it boots a guest or takes one in, moves it, and measures its own side. `run` drives it by
-//! lines; `source` and `target` drive it from the command line.
+//! One host: it boots a guest or takes one in, moves it, and measures its own side. `run` drives it
+//! by lines; `source` and `target` drive it from the command line.
 
 mod commands;
 mod guest;
@@ -7,8 +7,9 @@ mod moving;
 
 use std::io::{BufRead, Write};
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::{Receiver, channel};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -25,66 +26,73 @@ use crate::reference;
 /// Longest time to boot a guest and fill its memory.
 const READY_MAX: Duration = Duration::from_secs(300);
 
+/// Longest time to end what is under way when no more orders come.
+const QUIT_MAX: Duration = Duration::from_secs(1);
+
 /// What a host holds between two orders.
 #[derive(Default)]
 struct Host {
     guest: Option<AnyGuest>,
     ram: Option<GuestRam>,
-    cancel: Arc<Mutex<CancelToken>>,
 }
 
 /// Takes orders on standard input until it ends or says so, and answers on standard output.
 pub(crate) fn serve() -> Result<ExitCode> {
-    // The terminal sends its interrupt to `run` and its workers alike: `run` decides what it means.
-    let ignored = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    // The terminal sends its interrupt to `run` and its workers alike: `run` decides what it
+    // means.
+    let ignored = Arc::new(AtomicBool::new(false));
     for signal in [SIGINT, SIGTERM] {
         signal_hook::flag::register(signal, Arc::clone(&ignored))?;
     }
     let mut host = Host::default();
-    let orders = read_orders(Arc::clone(&host.cancel))?;
-    while let Ok(order) = orders.recv() {
+    let orders = read_orders()?;
+    while let Ok((order, cancel)) = orders.recv() {
         if order == Order::Quit {
             break;
         }
-        if let Err(error) = host.obey(order) {
+        if let Err(error) = host.obey(order, &cancel) {
             say(&Answer::Failed {
-                text: format!("{error:#}"),
+                text: crate::in_one_line(&error),
             });
         }
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// Reads orders beside the work, so that a cancellation is heard in the midst of it.
-fn read_orders(cancel: Arc<Mutex<CancelToken>>) -> Result<Receiver<Order>> {
+/// Reads orders beside the work, so that a cancellation is heard in the midst of it. Each move has
+/// a token of its own from the moment that it is read: it can be cancelled before it has begun.
+fn read_orders() -> Result<Receiver<(Order, CancelToken)>> {
     let (sender, orders) = channel();
+    let read = move || {
+        let mut cancel = CancelToken::new();
+        for line in std::io::stdin().lock().lines() {
+            let Ok(line) = line else { break };
+            match serde_json::from_str(&line) {
+                Ok(Order::Cancel) => cancel.cancel(),
+                Ok(Order::Quit) => break,
+                Ok(order) => {
+                    if matches!(order, Order::Send { .. } | Order::Listen { .. }) {
+                        cancel = CancelToken::new();
+                    }
+                    if sender.send((order, cancel.clone())).is_err() {
+                        return;
+                    }
+                }
+                Err(error) => say(&Answer::Failed {
+                    text: format!("`{line}`: {error}"),
+                }),
+            }
+        }
+        // Whoever gave the orders is gone: nothing of this host is wanted any more, and not
+        // everything that it may be doing can be cancelled.
+        cancel.cancel();
+        let _ = sender.send((Order::Quit, cancel));
+        std::thread::sleep(QUIT_MAX);
+        std::process::exit(1);
+    };
     std::thread::Builder::new()
         .name("orders".into())
-        .spawn(move || {
-            let stop = |cancel: &Mutex<CancelToken>| {
-                cancel
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .cancel();
-            };
-            for line in std::io::stdin().lock().lines() {
-                let Ok(line) = line else { break };
-                match serde_json::from_str(&line) {
-                    Ok(Order::Cancel) => stop(&cancel),
-                    Ok(order) => {
-                        if sender.send(order).is_err() {
-                            return;
-                        }
-                    }
-                    Err(error) => say(&Answer::Failed {
-                        text: format!("`{line}`: {error}"),
-                    }),
-                }
-            }
-            // Whoever gave the orders is gone: nothing of this host is wanted any more.
-            stop(&cancel);
-            let _ = sender.send(Order::Quit);
-        })?;
+        .spawn(read)?;
     Ok(orders)
 }
 
@@ -100,7 +108,7 @@ fn say(answer: &Answer) {
 }
 
 impl Host {
-    fn obey(&mut self, order: Order) -> Result<()> {
+    fn obey(&mut self, order: Order, cancel: &CancelToken) -> Result<()> {
         let answer = match order {
             Order::Boot { guest } => {
                 let guest = boot(&guest)?;
@@ -115,6 +123,7 @@ impl Host {
                 backing,
                 io,
                 digest,
+                memory_bytes_max,
             } => {
                 self.guest = None;
                 let wish = moving::Listen {
@@ -123,8 +132,9 @@ impl Host {
                     backing,
                     io,
                     digest,
+                    memory_bytes_max,
                 };
-                let (guest, side) = moving::listen(&wish, &self.fresh_token(), |endpoint| {
+                let (guest, side) = moving::listen(&wish, cancel, |endpoint| {
                     say(&Answer::Listening { endpoint });
                 })?;
                 self.guest = guest;
@@ -133,9 +143,8 @@ impl Host {
                 }
             }
             Order::Send { endpoint, link } => {
-                let cancel = self.fresh_token();
                 let guest = self.guest.as_mut().context("there is no guest to send")?;
-                let side = moving::send(guest, &endpoint, &link, &cancel, &mut say)?;
+                let side = moving::send(guest, &endpoint, &link, cancel, &mut say)?;
                 Answer::Sent {
                     side: Box::new(side),
                 }
@@ -143,10 +152,25 @@ impl Host {
             Order::Digest => Answer::Digest {
                 digest: self.guest()?.workload().memory_digest()?,
             },
-            Order::Check => guest::check(self.guest()?)?,
+            Order::Check => {
+                let guest::Checked { ok, detail } = guest::check(self.guest()?)?;
+                Answer::Checked { ok, detail }
+            }
             Order::Guest => Answer::Guest {
                 sight: Box::new(sight(self.guest()?)?),
             },
+            Order::Sink { .. } | Order::Fill { .. } | Order::Blast { .. } => {
+                self.obey_for_reference(order)?
+            }
+            Order::Cancel | Order::Quit => bail!("an order out of place"),
+        };
+        say(&answer);
+        Ok(())
+    }
+
+    /// What the bare-socket reference asks for.
+    fn obey_for_reference(&mut self, order: Order) -> Result<Answer> {
+        Ok(match order {
             Order::Sink {
                 endpoint,
                 streams,
@@ -172,20 +196,11 @@ impl Host {
                     ms: reference::blast(&endpoint, streams, ram)?,
                 }
             }
-            Order::Cancel | Order::Quit => bail!("an order out of place"),
-        };
-        say(&answer);
-        Ok(())
+            _ => bail!("an order out of place"),
+        })
     }
 
     fn guest(&self) -> Result<&AnyGuest> {
         self.guest.as_ref().context("there is no guest here")
-    }
-
-    /// A token for the work that begins now; what was cancelled before is past.
-    fn fresh_token(&self) -> CancelToken {
-        let fresh = CancelToken::new();
-        *self.cancel.lock().unwrap_or_else(PoisonError::into_inner) = fresh.clone();
-        fresh
     }
 }

@@ -12,7 +12,7 @@ use limosa_payload::protocol::Phase;
 use limosa_shim::{HostSpec, HugePages, KvmHost, ProcessHost, Workload};
 use rustix::time::{ClockId, clock_gettime};
 
-use crate::protocol::{Answer, Ending, LinkOrder, SourceSide, TargetSide};
+use crate::protocol::{Answer, Ending, LinkOrder, MoveFigures, SourceSide, TargetSide};
 use crate::report::{Pages, RoundFigures};
 use crate::units::ms;
 use crate::worker::guest::{AnyGuest, backing, quantiles};
@@ -72,35 +72,38 @@ pub(crate) fn send(
     let (cpu_s, vcpu_cpu_s) = begun.since(&CpuClock::now(guest.vcpu_cpu()));
     // What the guest had seen until it was paused: its memory here stands still from then on.
     let stalls = guest.precopy_stalls()?.since(&stalls_before);
-    let (report, ending) = match done {
-        Ok(report) => (report, ending_of(None)),
+    let (figures, ending) = match done {
+        Ok(report) => (Some(figures_of(report)), ending_of(None)),
         Err(error) => {
             guest.workload().set_phase(Phase::Quiet)?;
-            (SourceReport::default(), ending_of(Some(&error)))
+            (None, ending_of(Some(&error)))
         }
     };
     Ok(SourceSide {
         ending,
+        figures,
+        cpu_s,
+        vcpu_cpu_s,
+        stall_ms: quantiles(&stalls),
+    })
+}
+
+fn figures_of(report: SourceReport) -> MoveFigures {
+    let rounds = report.rounds.iter().map(|round| RoundFigures {
+        pages: round.pages.total(),
+        wire_bytes: round.wire_bytes,
+        ms: ms(round.elapsed),
+    });
+    MoveFigures {
         total_ms: ms(report.elapsed),
         downtime_ms: ms(report.switchover.total),
         wire_bytes: report.wire_bytes(),
         pages: pages_of(report.pages()),
-        rounds: report
-            .rounds
-            .iter()
-            .map(|round| RoundFigures {
-                pages: round.pages.total(),
-                wire_bytes: round.wire_bytes,
-                ms: ms(round.elapsed),
-            })
-            .collect(),
-        cpu_s,
-        vcpu_cpu_s,
+        rounds: rounds.collect(),
         overhead_bytes: report.overhead_bytes,
         io: report.io,
         tracking: report.tracking,
-        stall_ms: quantiles(&stalls),
-    })
+    }
 }
 
 fn out<G: SourceGuest>(
@@ -120,6 +123,8 @@ pub(crate) struct Listen {
     pub(crate) backing: String,
     pub(crate) io: String,
     pub(crate) digest: bool,
+    /// Largest guest to accept, in bytes; none for as much as a host can have at all.
+    pub(crate) memory_bytes_max: Option<u64>,
 }
 
 /// Takes one guest in; `listening` is told where, once somebody can connect.
@@ -128,10 +133,12 @@ pub(crate) fn listen(
     cancel: &CancelToken,
     listening: impl FnOnce(String),
 ) -> Result<(Option<AnyGuest>, TargetSide)> {
+    let spec = HostSpec::default();
     let spec = HostSpec {
         backing: backing(&wish.backing),
         huge_pages: HugePages::Advised,
-        ..HostSpec::default()
+        memory_bytes_max: wish.memory_bytes_max.unwrap_or(spec.memory_bytes_max),
+        ..spec
     };
     let link = LinkConfig {
         io: io_of(&wish.io),
@@ -176,9 +183,10 @@ where
         Ok(landed) => {
             let DigestGuest { guest, digest } = landed.guest;
             let guest: AnyGuest = guest.into();
-            (Some(guest), landed.report, ending_of(None), digest.value())
+            let report = Some(landed.report);
+            (Some(guest), report, ending_of(None), digest.value())
         }
-        Err(error) => (None, Default::default(), ending_of(Some(&error)), None),
+        Err(error) => (None, None, ending_of(Some(&error)), None),
     };
     let vcpus = guest.as_ref().map_or(Duration::ZERO, AnyGuest::vcpu_cpu);
     let (cpu_s, _) = begun.since(&CpuClock::now(vcpus));
@@ -188,8 +196,8 @@ where
     let side = TargetSide {
         ending,
         cpu_s,
-        overhead_bytes: report.overhead_bytes,
-        io: report.io,
+        overhead_bytes: report.as_ref().map(|report| report.overhead_bytes),
+        io: report.map(|report| report.io),
         digest,
     };
     Ok((guest, side))

@@ -1,0 +1,143 @@
+//! What came of a run: both sides' figures and the proofs, put together.
+
+use std::time::Duration;
+
+use anyhow::Result;
+
+use crate::child::Worker;
+use crate::protocol::{Answer, GuestSight, Order, SourceSide, TargetSide};
+use crate::report::{BothSides, Check, CpuSeconds, Downtime, Run, RunOutcome, Verified};
+
+/// Longest time for a guest's check of all its memory, and for a digest of it.
+const CHECK_MAX: Duration = Duration::from_secs(300);
+/// Longest time for a guest's view of itself.
+const SIGHT_MAX: Duration = Duration::from_secs(20);
+
+/// The end of one move, both sides.
+pub(crate) struct Move {
+    pub(crate) source: SourceSide,
+    /// None where the target did not live to tell.
+    pub(crate) target: Option<TargetSide>,
+}
+
+/// Which proofs were asked for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Proofs {
+    /// The guest checks all its memory and counters.
+    pub(crate) guest: bool,
+    /// The digests of both sides' memory are compared.
+    pub(crate) digest: bool,
+}
+
+/// Asks the guest, which is with `here`, what it saw and whether all its memory is right, and puts
+/// everything together. How often it moved and how large it is, the caller adds.
+pub(crate) fn conclude(
+    proofs: Proofs,
+    last: &Move,
+    here: &mut Worker,
+    there: &mut Worker,
+) -> Result<Run> {
+    let (source, target) = (&last.source, last.target.as_ref());
+    let figures = source.figures.as_ref();
+    let mut error = source.ending.error.clone();
+    let runs_here = source.ending.custody != "in-transit";
+    let sight = if runs_here {
+        sight_of(here)?
+    } else {
+        GuestSight::default()
+    };
+    let verified = Verified {
+        guest: if proofs.guest && runs_here {
+            check_of(here, &mut error)?
+        } else {
+            Check::Off
+        },
+        digest: if proofs.digest && source.completed() {
+            compare_digests(there, target, &mut error)?
+        } else {
+            Check::Off
+        },
+    };
+    let landed = |cpu_s| source.completed().then_some(cpu_s);
+    Ok(Run {
+        outcome: outcome_of(&source.ending.outcome),
+        custody: source.ending.custody.clone(),
+        error,
+        hops: 0,
+        total_ms: figures.map(|figures| figures.total_ms),
+        downtime_ms: Downtime {
+            engine: figures.map(|figures| figures.downtime_ms),
+            guest: sight.gap_ms.filter(|_| source.completed()),
+        },
+        stall_max_ms: source.stall_ms.as_ref().map(|stall| stall.max),
+        stall_ms: source.stall_ms.clone(),
+        guest_bytes: 0,
+        wire_bytes: figures.map(|figures| figures.wire_bytes),
+        pages: figures.map(|figures| figures.pages),
+        throughput_gib_s: None,
+        cpu_s: CpuSeconds {
+            source: source.cpu_s,
+            target: target.map(|target| target.cpu_s),
+            vcpu_source: source.vcpu_cpu_s,
+            vcpu_target: landed(sight.vcpu_cpu_s),
+        },
+        overhead_bytes: BothSides {
+            source: figures.map(|figures| figures.overhead_bytes),
+            target: target.and_then(|target| target.overhead_bytes),
+        },
+        rounds: figures.map_or_else(Vec::new, |figures| figures.rounds.clone()),
+        verified,
+    })
+}
+
+fn outcome_of(word: &str) -> RunOutcome {
+    match word {
+        "completed" => RunOutcome::Completed,
+        "refused" => RunOutcome::Refused,
+        "cancelled" => RunOutcome::Cancelled,
+        _ => RunOutcome::Failed,
+    }
+}
+
+fn sight_of(worker: &mut Worker) -> Result<GuestSight> {
+    worker.order(&Order::Guest)?;
+    worker.wait_for("view of the guest", SIGHT_MAX, |answer| match answer {
+        Answer::Guest { sight } => Some(*sight),
+        _ => None,
+    })
+}
+
+fn check_of(worker: &mut Worker, error: &mut Option<String>) -> Result<Check> {
+    worker.order(&Order::Check)?;
+    let (ok, detail) = worker.wait_for("check", CHECK_MAX, |answer| match answer {
+        Answer::Checked { ok, detail } => Some((ok, detail)),
+        _ => None,
+    })?;
+    if ok {
+        return Ok(Check::Ok);
+    }
+    error.get_or_insert(detail);
+    Ok(Check::Failed)
+}
+
+/// The target's digest, taken before the guest ran there, against that of what the source has left.
+fn compare_digests(
+    source: &mut Worker,
+    target: Option<&TargetSide>,
+    error: &mut Option<String>,
+) -> Result<Check> {
+    let Some(expected) = target.and_then(|target| target.digest) else {
+        error.get_or_insert("the target gave no digest of the guest's memory".into());
+        return Ok(Check::Failed);
+    };
+    source.order(&Order::Digest)?;
+    let found = source.wait_for("digest", CHECK_MAX, |answer| match answer {
+        Answer::Digest { digest } => Some(digest),
+        _ => None,
+    })?;
+    if found == expected {
+        return Ok(Check::Ok);
+    }
+    error.get_or_insert("the digests of source and target memory differ".into());
+    Ok(Check::Failed)
+}
