@@ -1,0 +1,310 @@
+//! The model: what may happen to the world at any time, and what must hold whatever happens.
+
+mod world;
+
+use limosa_session::source::Input as SourceInput;
+use limosa_session::target::Input as TargetInput;
+use limosa_session::{Custody, FaultKind, LocalFault, Outcome};
+use limosa_wire::{DecodeError, DecodeFault, StreamIndex};
+use stateright::{Model, Property};
+
+pub(crate) use self::world::World;
+use self::world::{Guest, Wire};
+
+/// A bug planted in a driver, to show that the model would find it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Bug {
+    None,
+    /// The source lets the guest run again where the outcome is in transit.
+    ResumesInTransit,
+    /// The source does not let the guest run again after a failure.
+    ForgetsToResume,
+    /// The source leaves the guest running.
+    NeverPauses,
+    /// The target lets the guest run once it is prepared.
+    RunsOncePrepared,
+    /// The target hears a hand-over after it has given up and dropped the guest.
+    HearsAfterTheEnd,
+}
+
+/// A migration to which at most so many faults happen. Time-outs are no faults: they may come at any
+/// time, as if a peer was slow.
+pub(crate) struct Migration {
+    pub(crate) faults: u8,
+    pub(crate) bug: Bug,
+}
+
+type Rule = fn(&Migration, &World) -> bool;
+
+/// What may happen next.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub(crate) enum Happening {
+    SourceHears,
+    TargetHears,
+    SourceWorks(usize),
+    TargetWorks(usize),
+    SourceTimesOut,
+    TargetTimesOut,
+    /// What has been said and not heard is lost with everything that will be said.
+    LinkBreaks,
+    SourceSeesLink,
+    TargetSeesLink,
+    /// A message on its way is lost, though the link works on.
+    SourceMisses,
+    TargetMisses,
+    /// A message comes twice.
+    SourceHearsTwice,
+    TargetHearsTwice,
+    /// A message overtakes the one ahead of it.
+    SourceHearsLater,
+    TargetHearsLater,
+    SourceHearsGarbage,
+    TargetHearsGarbage,
+    SourceLosesStream,
+    TargetLosesStream,
+    TargetGetsBadPages,
+    SourceFails(usize),
+    TargetFails(usize),
+    SourceCancelled,
+    TargetCancelled,
+    SourceDies,
+    TargetDies,
+}
+
+impl Happening {
+    /// Does it use up one of the faults?
+    const fn is_fault(self) -> bool {
+        use Happening as H;
+        !matches!(
+            self,
+            H::SourceHears
+                | H::TargetHears
+                | H::SourceWorks(_)
+                | H::TargetWorks(_)
+                | H::SourceTimesOut
+                | H::TargetTimesOut
+                | H::SourceSeesLink
+                | H::TargetSeesLink
+        )
+    }
+}
+
+impl Model for Migration {
+    type State = World;
+    type Action = Happening;
+
+    fn init_states(&self) -> Vec<World> {
+        vec![World::new(self.faults, self.bug)]
+    }
+
+    fn actions(&self, world: &World, out: &mut Vec<Happening>) {
+        use Happening as H;
+        let World { source, target, .. } = world;
+        if source.is_active() {
+            out.extend((!source.inbox.is_empty()).then_some(H::SourceHears));
+            out.extend((0..source.work.len()).map(H::SourceWorks));
+            out.push(H::SourceTimesOut);
+            out.extend(world.is_cut.then_some(H::SourceSeesLink));
+        }
+        // A target that has ended still has a socket for a while.
+        out.extend((!target.is_dead && !target.inbox.is_empty()).then_some(H::TargetHears));
+        if target.is_active() {
+            out.extend((0..target.work.len()).map(H::TargetWorks));
+            out.push(H::TargetTimesOut);
+            out.extend(world.is_cut.then_some(H::TargetSeesLink));
+        }
+        if world.faults_left == 0 {
+            return;
+        }
+        if source.is_active() {
+            out.extend([H::SourceCancelled, H::SourceDies]);
+            out.extend([H::SourceHearsGarbage, H::SourceLosesStream]);
+            out.extend((source.inbox.len() > 1).then_some(H::SourceHearsLater));
+            out.extend((0..source.work.len()).map(H::SourceFails));
+            if matches!(source.inbox.first(), Some(Wire::Said(_))) {
+                out.extend([H::SourceMisses, H::SourceHearsTwice]);
+            }
+        }
+        if target.is_active() {
+            out.extend([H::TargetCancelled, H::TargetDies]);
+            out.extend([H::TargetHearsGarbage, H::TargetLosesStream]);
+            out.push(H::TargetGetsBadPages);
+            out.extend((target.inbox.len() > 1).then_some(H::TargetHearsLater));
+            out.extend((0..target.work.len()).map(H::TargetFails));
+            if matches!(target.inbox.first(), Some(Wire::Said(_))) {
+                out.extend([H::TargetMisses, H::TargetHearsTwice]);
+            }
+        }
+        out.extend((!world.is_cut).then_some(H::LinkBreaks));
+    }
+
+    fn next_state(&self, before: &World, happening: Happening) -> Option<World> {
+        let mut world = before.clone();
+        world.faults_left -= u8::from(happening.is_fault());
+        world.happens(happening, self.bug);
+        // A late answer, or a time-out of which nothing is due, changes nothing.
+        (world != *before).then_some(world)
+    }
+
+    fn properties(&self) -> Vec<Property<Self>> {
+        let always = |name, rule: Rule| Property::always(name, rule);
+        let eventually = |name, rule: Rule| Property::eventually(name, rule);
+        let sometimes = |name, rule: Rule| Property::sometimes(name, rule);
+        vec![
+            always("at most one host runs the guest", |_, world| {
+                !(world.source.guest == Guest::Runs && world.target.guest == Guest::Runs)
+            }),
+            always(
+                "the target runs only what the source gave away",
+                |_, world| !world.ran_there || world.source.machine.custody() != Custody::Source,
+            ),
+            always("the target runs only what is its own", |_, world| {
+                world.target.guest != Guest::Runs
+                    || world.target.machine.custody() == Custody::Target
+            }),
+            always(
+                "what was given away stands still at the source",
+                |_, world| {
+                    world.source.machine.custody() == Custody::Source
+                        || world.source.guest != Guest::Runs
+                },
+            ),
+            always(
+                "a failure before the hand-over leaves the guest",
+                |_, world| {
+                    let failed = matches!(
+                        world.source.outcome,
+                        Some(Outcome::Failed(_) | Outcome::Refused(_))
+                    );
+                    !failed || (world.source.guest == Guest::Runs && !world.ran_there)
+                },
+            ),
+            always(
+                "the guest is let go only once it runs elsewhere",
+                |_, world| {
+                    let let_go = world.source.guest == Guest::Gone && !world.source.is_dead;
+                    !let_go || world.ran_there
+                },
+            ),
+            always("a guest that nobody runs is in transit", |_, world| {
+                let any_dead = world.source.is_dead || world.target.is_dead;
+                let runs = [world.source.guest, world.target.guest].contains(&Guest::Runs);
+                world.goes_on() || any_dead || runs || world.is_in_transit()
+            }),
+            always("machine and outcome agree on custody", |_, world| {
+                let source = world.source.outcome.as_ref().map(Outcome::custody);
+                let target = world.target.outcome.as_ref().map(Outcome::custody);
+                source.is_none_or(|custody| custody == world.source.machine.custody())
+                    && target.is_none_or(|custody| custody == world.target.machine.custody())
+            }),
+            eventually("both sides come to an end", |_, world| !world.goes_on()),
+            // Were these never reached, the others would say nothing.
+            sometimes("it completes", |_, world| {
+                world.source.outcome == Some(Outcome::Completed)
+                    && world.target.outcome == Some(Outcome::Completed)
+            }),
+            sometimes("in transit, and it runs at the target", |_, world| {
+                world.is_in_transit() && world.target.guest == Guest::Runs
+            }),
+            sometimes("in transit, and nobody runs it", |_, world| {
+                !world.goes_on() && world.is_in_transit() && world.target.guest == Guest::Gone
+            }),
+            sometimes("it fails and the guest runs on", |_, world| {
+                matches!(world.source.outcome, Some(Outcome::Failed(_)))
+                    && world.source.guest == Guest::Runs
+            }),
+        ]
+    }
+}
+
+impl World {
+    /// Has a side not come to its end?
+    fn goes_on(&self) -> bool {
+        self.source.is_active() || self.target.is_active()
+    }
+
+    /// Does the source say that an operator must look?
+    const fn is_in_transit(&self) -> bool {
+        matches!(self.source.outcome, Some(Outcome::InTransit(_)))
+    }
+
+    fn happens(&mut self, happening: Happening, bug: Bug) {
+        use Happening as H;
+        match happening {
+            H::SourceHears => {
+                let input = match self.source.inbox.remove(0) {
+                    Wire::Said(message) => SourceInput::Message(message),
+                    Wire::Closed => SourceInput::ControlLost("closed".into()),
+                };
+                self.tell_source(input, bug);
+            }
+            H::TargetHears => {
+                let input = match self.target.inbox.remove(0) {
+                    Wire::Said(message) => TargetInput::Message(message),
+                    Wire::Closed => TargetInput::ControlLost("closed".into()),
+                };
+                self.tell_target(input, bug);
+            }
+            H::SourceWorks(index) => {
+                let input = self.source.work.remove(index);
+                self.tell_source(input, bug);
+            }
+            H::TargetWorks(index) => {
+                let input = self.target.work.remove(index);
+                self.tell_target(input, bug);
+            }
+            H::SourceTimesOut => self.tell_source(SourceInput::Timeout, bug),
+            H::TargetTimesOut => self.tell_target(TargetInput::Timeout, bug),
+            H::LinkBreaks => {
+                self.is_cut = true;
+                self.source.inbox.clear();
+                self.target.inbox.clear();
+            }
+            H::SourceSeesLink => self.tell_source(SourceInput::ControlLost("cut".into()), bug),
+            H::TargetSeesLink => self.tell_target(TargetInput::ControlLost("cut".into()), bug),
+            H::SourceMisses => drop(self.source.inbox.remove(0)),
+            H::TargetMisses => drop(self.target.inbox.remove(0)),
+            H::SourceHearsTwice => self.source.inbox.insert(0, self.source.inbox[0].clone()),
+            H::TargetHearsTwice => self.target.inbox.insert(0, self.target.inbox[0].clone()),
+            H::SourceHearsLater => self.source.inbox.swap(0, 1),
+            H::TargetHearsLater => self.target.inbox.swap(0, 1),
+            H::SourceHearsGarbage => self.tell_source(SourceInput::Garbage(garbage()), bug),
+            H::TargetHearsGarbage => self.tell_target(TargetInput::Garbage(garbage()), bug),
+            H::SourceLosesStream => {
+                let stream = StreamIndex::new(0);
+                self.tell_source(SourceInput::StreamLost(stream, "cut".into()), bug);
+            }
+            H::TargetLosesStream => {
+                let stream = StreamIndex::new(0);
+                self.tell_target(TargetInput::StreamLost(stream, "cut".into()), bug);
+            }
+            H::TargetGetsBadPages => self.tell_target(TargetInput::BadPages("bad".into()), bug),
+            H::SourceFails(index) => {
+                self.source.work.remove(index);
+                self.tell_source(SourceInput::LocalFailure(fault()), bug);
+            }
+            H::TargetFails(index) => {
+                self.target.work.remove(index);
+                self.tell_target(TargetInput::LocalFailure(fault()), bug);
+            }
+            H::SourceCancelled => self.tell_source(SourceInput::Cancelled, bug),
+            H::TargetCancelled => self.tell_target(TargetInput::Cancelled, bug),
+            H::SourceDies => self.source.dies(),
+            H::TargetDies => self.target.dies(),
+        }
+    }
+}
+
+fn garbage() -> DecodeError {
+    DecodeError {
+        what: DecodeFault::Magic { found: 0 },
+        offset: 0,
+    }
+}
+
+fn fault() -> LocalFault {
+    LocalFault {
+        kind: FaultKind::Guest,
+        text: "it failed".into(),
+    }
+}

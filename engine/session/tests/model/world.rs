@@ -1,0 +1,329 @@
+//! Two hosts, a link and a guest: the real machines, and drivers that do what they want at once. Who
+//! runs the guest is told by the hosts' deeds, not by what the machines believe.
+
+use std::fmt::{self, Write};
+use std::hash::{Hash, Hasher};
+use std::time::Duration;
+
+use limosa_compat::{CpuidEntry, CpuidTable, GuestCpu, HostCpu, MsrTable, TscScaling};
+use limosa_pages::{MemoryMap, PageCount, PageIndex, PageRange};
+use limosa_session::source::{Action as SourceAction, Input as SourceInput};
+use limosa_session::target::{Action as TargetAction, Input as TargetInput};
+use limosa_session::{
+    Outcome, RoundReport, SessionConfig, Source, Target, TargetPolicy, Timestamp,
+};
+use limosa_wire::{EncodingCounts, EncodingSet, Message, MigrationId, Offer, StreamSecret};
+
+use super::Bug;
+
+/// Later than every deadline and every silence that starts at the beginning.
+const FAR: Duration = Duration::from_secs(5 * 60 * 60);
+
+/// What one host does with the guest.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(crate) enum Guest {
+    /// There is none here.
+    None,
+    Runs,
+    Paused,
+    /// It was here, and its host let it go for good or died.
+    Gone,
+}
+
+/// What travels on one direction of the control link.
+#[derive(Clone, PartialEq, Debug)]
+pub(crate) enum Wire {
+    Said(Message),
+    /// The sender has closed its end.
+    Closed,
+}
+
+/// One host.
+#[derive(Clone, PartialEq, Debug)]
+pub(crate) struct Host<M, I> {
+    pub(crate) machine: M,
+    pub(crate) guest: Guest,
+    pub(crate) outcome: Option<Outcome>,
+    pub(crate) is_dead: bool,
+    /// Work that is under way, as the answers that it will give.
+    pub(crate) work: Vec<I>,
+    /// What the peer said and has not been heard.
+    pub(crate) inbox: Vec<Wire>,
+}
+
+impl<M, I> Host<M, I> {
+    const fn new(machine: M, guest: Guest) -> Self {
+        Self {
+            machine,
+            guest,
+            outcome: None,
+            is_dead: false,
+            work: Vec::new(),
+            inbox: Vec::new(),
+        }
+    }
+
+    pub(crate) const fn is_active(&self) -> bool {
+        self.outcome.is_none() && !self.is_dead
+    }
+
+    pub(crate) fn dies(&mut self) {
+        self.is_dead = true;
+        if self.guest != Guest::None {
+            self.guest = Guest::Gone;
+        }
+    }
+}
+
+/// Everything there is.
+#[derive(Clone, PartialEq, Debug)]
+pub(crate) struct World {
+    pub(crate) source: Host<Source, SourceInput>,
+    pub(crate) target: Host<Target, TargetInput>,
+    /// Nothing said from now on arrives; whether anybody notices is another matter.
+    pub(crate) is_cut: bool,
+    /// Has the guest ever run at the target?
+    pub(crate) ran_there: bool,
+    /// Faults that may still happen.
+    pub(crate) faults_left: u8,
+}
+
+/// Feeds text to a hash: the machines can be printed and compared, but not hashed.
+struct IntoHash<'a, H>(&'a mut H);
+
+impl<H: Hasher> Write for IntoHash<'_, H> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.0.write(text.as_bytes());
+        Ok(())
+    }
+}
+
+impl Hash for World {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        write!(IntoHash(state), "{self:?}").expect("a hash takes every text");
+    }
+}
+
+fn config() -> SessionConfig {
+    // Keep-alives change nothing here, and would make the number of states endless.
+    SessionConfig {
+        keep_alive_every: Duration::from_secs(60 * 60),
+        peer_silence_max: Duration::from_secs(4 * 60 * 60),
+        stream_count: 1,
+        ..SessionConfig::default()
+    }
+}
+
+fn table() -> CpuidTable {
+    let vendor = CpuidEntry {
+        leaf: 0,
+        subleaf: 0,
+        eax: 1,
+        ebx: u32::from_le_bytes(*b"Genu"),
+        edx: u32::from_le_bytes(*b"ineI"),
+        ecx: u32::from_le_bytes(*b"ntel"),
+    };
+    CpuidTable::new(vec![vendor]).unwrap()
+}
+
+fn source() -> Source {
+    let cpu = GuestCpu {
+        table: table(),
+        feature_msrs: MsrTable::default(),
+        tsc_khz: 1_000_000,
+        vcpu_count: 1,
+    };
+    let memory = PageRange::new(PageIndex::new(0), PageIndex::new(512)).unwrap();
+    let offer = Offer {
+        cpu: cpu.encode(),
+        map: MemoryMap::new(vec![memory]).unwrap(),
+        vcpu_count: 1,
+        sections: Vec::new(),
+        stream_count: 1,
+        encodings: EncodingSet::ALL,
+        machine: "model".into(),
+    };
+    let id = MigrationId::new([1; 16]);
+    Source::new(config(), id, offer, "model".into(), Timestamp::default())
+}
+
+fn target() -> Target {
+    let policy = TargetPolicy {
+        host: HostCpu {
+            accept: table(),
+            feature_msrs: MsrTable::default(),
+            tsc_khz: 1_000_000,
+            tsc_scaling: TscScaling::No,
+        },
+        machine: "model".into(),
+        memory_bytes_max: u64::MAX,
+        vcpu_count_max: 1,
+        stream_count_max: 1,
+        sections: Vec::new(),
+    };
+    let secret = StreamSecret::new([2; 16]);
+    Target::new(
+        config(),
+        policy,
+        secret,
+        "model".into(),
+        Timestamp::default(),
+    )
+}
+
+impl World {
+    pub(crate) fn new(faults_left: u8, bug: Bug) -> Self {
+        let mut world = Self {
+            source: Host::new(source(), Guest::Runs),
+            target: Host::new(target(), Guest::None),
+            is_cut: false,
+            ran_there: false,
+            faults_left,
+        };
+        world.drain_source(bug);
+        world
+    }
+
+    pub(crate) fn tell_source(&mut self, input: SourceInput, bug: Bug) {
+        let now = time_of(input == SourceInput::Timeout);
+        if self.source.is_active() {
+            self.source.machine.handle(input, now).unwrap();
+            self.drain_source(bug);
+        }
+    }
+
+    pub(crate) fn tell_target(&mut self, input: TargetInput, bug: Bug) {
+        let now = time_of(input == TargetInput::Timeout);
+        if bug == Bug::HearsAfterTheEnd
+            && self.target.guest == Guest::Gone
+            && matches!(input, TargetInput::Message(Message::HandOver(_)))
+        {
+            self.runs_there();
+        }
+        if self.target.is_active() {
+            self.target.machine.handle(input, now).unwrap();
+            self.drain_target(bug);
+        }
+    }
+
+    fn runs_there(&mut self) {
+        self.target.guest = Guest::Runs;
+        self.ran_there = true;
+    }
+
+    fn drain_source(&mut self, bug: Bug) {
+        let mut answers = Vec::new();
+        while let Some(action) = self.source.machine.poll_action() {
+            let host = &mut self.source;
+            match action {
+                SourceAction::Send(message) => self.to_target(Wire::Said(message)),
+                SourceAction::CloseLink => self.to_target(Wire::Closed),
+                SourceAction::OpenStreams { .. } => answers.push(SourceInput::StreamsOpened),
+                SourceAction::StartTracking => answers.push(SourceInput::TrackingStarted),
+                SourceAction::Harvest => answers.push(SourceInput::Harvested(PageCount::new(0))),
+                SourceAction::StartRound(plan) => {
+                    let (frames, pages) = (vec![1], 1);
+                    answers.push(SourceInput::RoundDone(RoundReport {
+                        round: plan.round,
+                        pages: EncodingCounts {
+                            raw: pages,
+                            ..EncodingCounts::default()
+                        },
+                        wire_bytes: 4096,
+                        frames: frames.clone(),
+                        elapsed: Duration::from_millis(1),
+                    }));
+                    // The streams bring it whenever they like.
+                    let round = plan.round;
+                    self.target.work.push(TargetInput::RoundLanded {
+                        round,
+                        frames,
+                        pages,
+                    });
+                }
+                SourceAction::PauseGuest => {
+                    if bug != Bug::NeverPauses {
+                        host.guest = Guest::Paused;
+                    }
+                    answers.push(SourceInput::GuestPaused);
+                }
+                SourceAction::ExportState => {
+                    answers.push(SourceInput::StateExported(Vec::new()));
+                }
+                SourceAction::ResumeGuest => {
+                    if bug != Bug::ForgetsToResume {
+                        host.guest = Guest::Runs;
+                    }
+                }
+                SourceAction::ReleaseGuest => host.guest = Guest::Gone,
+                SourceAction::StopTracking | SourceAction::Observe(_) => {}
+                SourceAction::Finished(outcome) => {
+                    if bug == Bug::ResumesInTransit && matches!(outcome, Outcome::InTransit(_)) {
+                        host.guest = Guest::Runs;
+                    }
+                    host.outcome = Some(outcome);
+                    host.work.clear();
+                }
+            }
+        }
+        if self.source.is_active() {
+            self.source.work.extend(answers);
+        }
+    }
+
+    fn drain_target(&mut self, bug: Bug) {
+        let mut answers = Vec::new();
+        while let Some(action) = self.target.machine.poll_action() {
+            let host = &mut self.target;
+            match action {
+                TargetAction::Send(message) => {
+                    if bug == Bug::RunsOncePrepared && matches!(message, Message::Prepared(_)) {
+                        self.runs_there();
+                    }
+                    self.to_source(Wire::Said(message));
+                }
+                TargetAction::CloseLink => self.to_source(Wire::Closed),
+                TargetAction::PrepareGuest(_) => {
+                    host.guest = Guest::Paused;
+                    answers.push(TargetInput::GuestPrepared);
+                }
+                TargetAction::AcceptStreams { .. } => answers.push(TargetInput::StreamsAccepted),
+                TargetAction::RestoreState(_) => answers.push(TargetInput::StateRestored),
+                TargetAction::CheckLedger => answers.push(TargetInput::LedgerComplete),
+                TargetAction::ResumeGuest => {
+                    // Its vCPUs run from some moment on before the machine hears of it.
+                    self.runs_there();
+                    answers.push(TargetInput::GuestResumed);
+                }
+                TargetAction::DropGuest => host.guest = Guest::Gone,
+                TargetAction::ConfirmRound { .. } | TargetAction::Observe(_) => {}
+                TargetAction::Finished(outcome) => {
+                    host.outcome = Some(outcome);
+                    host.work.clear();
+                }
+            }
+        }
+        if self.target.is_active() {
+            self.target.work.extend(answers);
+        }
+    }
+
+    fn to_target(&mut self, wire: Wire) {
+        if !self.is_cut && !self.target.is_dead {
+            self.target.inbox.push(wire);
+        }
+    }
+
+    fn to_source(&mut self, wire: Wire) {
+        if !self.is_cut && !self.source.is_dead {
+            self.source.inbox.push(wire);
+        }
+    }
+}
+
+const fn time_of(is_timeout: bool) -> Timestamp {
+    Timestamp::new(match is_timeout {
+        true => FAR,
+        false => Duration::ZERO,
+    })
+}
