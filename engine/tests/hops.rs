@@ -123,3 +123,22 @@ fn a_second_source_waits() {
         "nobody answered the second source"
     );
 }
+
+/// A source that only says garbage is no source: the target waits on.
+#[test]
+fn garbage_ahead_of_a_hello_is_a_stranger() {
+    let config = quick();
+    let mut listener = listen(&config);
+    let endpoint = listener.endpoint().clone();
+    for _ in 0..5 {
+        Raw::connect(&endpoint).bytes(&[0xAA; 4096]);
+    }
+    let mut guest = TestGuest::running();
+    migrate_well(&mut guest, &mut TestHost::default(), &mut listener, &config);
+    assert_eq!(
+        listener.strangers().garbage,
+        5,
+        "{:?}",
+        listener.strangers()
+    );
+}

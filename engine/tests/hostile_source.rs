@@ -12,7 +12,7 @@ use limosa_wire::{
 };
 
 use common::{
-    Inbound, PATIENCE, Raw, RawError, RawSource, TestGuest, TestHost, listen, migrate_well, quick,
+    Inbound, PATIENCE, RawError, RawSource, TestGuest, TestHost, listen, migrate_well, quick,
 };
 
 type Deed = fn(&Endpoint) -> Result<(), RawError>;
@@ -102,21 +102,18 @@ fn wrong_words_in_the_handshake() {
 #[test]
 fn hellos_and_offers_that_do_not_fit() {
     suffer(&[
-        (
-            "one host speaks protocol versions 1 to 1, the other 8 to 9",
-            |endpoint| {
-                let mut source = RawSource::connect(endpoint);
-                let versions = VersionRange {
-                    oldest: ProtocolVersion::new(8),
-                    newest: ProtocolVersion::new(9),
-                };
-                source.control.say(&Message::Hello(Hello {
-                    versions,
-                    ..hello()
-                }));
-                drain(source)
-            },
-        ),
+        ("protocol versions", |endpoint| {
+            let mut source = RawSource::connect(endpoint);
+            let versions = VersionRange {
+                oldest: ProtocolVersion::new(8),
+                newest: ProtocolVersion::new(9),
+            };
+            source.control.say(&Message::Hello(Hello {
+                versions,
+                ..hello()
+            }));
+            drain(source)
+        }),
         ("it sent Hello", |endpoint| {
             let mut source = RawSource::connect(endpoint);
             source.hello()?;
@@ -283,23 +280,4 @@ fn streams_that_are_not_bound() {
             drain(source)
         }),
     ]);
-}
-
-/// A source that only says garbage is no source: the target waits on.
-#[test]
-fn garbage_ahead_of_a_hello_is_a_stranger() {
-    let config = quick();
-    let mut listener = listen(&config);
-    let endpoint = listener.endpoint().clone();
-    for _ in 0..5 {
-        Raw::connect(&endpoint).bytes(&[0xAA; 4096]);
-    }
-    let mut guest = TestGuest::running();
-    migrate_well(&mut guest, &mut TestHost::default(), &mut listener, &config);
-    assert_eq!(
-        listener.strangers().garbage,
-        5,
-        "{:?}",
-        listener.strangers()
-    );
 }

@@ -76,16 +76,12 @@ fn wrong_words() {
                 target.verdict(2, EncodingSet::EMPTY);
             },
         ),
-        (
-            "it bound 1 page streams where 2 were agreed",
-            Until::StreamsOpen,
-            |target| {
-                let stream_count = 1;
-                target
-                    .control
-                    .say(&Message::StreamsBound(StreamsBound { stream_count }));
-            },
-        ),
+        ("page streams", Until::StreamsOpen, |target| {
+            let stream_count = 1;
+            target
+                .control
+                .say(&Message::StreamsBound(StreamsBound { stream_count }));
+        }),
         ("it sent Prepared", Until::FirstRoundBegun, |target| {
             target.control.say(&Message::Prepared(Prepared {}));
         }),
