@@ -1,15 +1,18 @@
-//! The model: what may happen to the world at any time, and what must hold whatever happens.
+//! The model: what may happen to the world at any time. What must hold whatever happens is in
+//! `rules.rs`.
 
+mod machines;
+mod rules;
 mod world;
 
 use limosa_session::source::Input as SourceInput;
 use limosa_session::target::Input as TargetInput;
-use limosa_session::{Custody, FaultKind, LocalFault, Outcome};
+use limosa_session::{FaultKind, LocalFault};
 use limosa_wire::{DecodeError, DecodeFault, StreamIndex};
 use stateright::{Model, Property};
 
 pub(crate) use self::world::World;
-use self::world::{Guest, Wire};
+use self::world::Wire;
 
 /// A bug planted in a driver, to show that the model would find it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -33,8 +36,6 @@ pub(crate) struct Migration {
     pub(crate) faults: u8,
     pub(crate) bug: Bug,
 }
-
-type Rule = fn(&Migration, &World) -> bool;
 
 /// What may happen next.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -147,87 +148,11 @@ impl Model for Migration {
     }
 
     fn properties(&self) -> Vec<Property<Self>> {
-        let always = |name, rule: Rule| Property::always(name, rule);
-        let eventually = |name, rule: Rule| Property::eventually(name, rule);
-        let sometimes = |name, rule: Rule| Property::sometimes(name, rule);
-        vec![
-            always("at most one host runs the guest", |_, world| {
-                !(world.source.guest == Guest::Runs && world.target.guest == Guest::Runs)
-            }),
-            always(
-                "the target runs only what the source gave away",
-                |_, world| !world.ran_there || world.source.machine.custody() != Custody::Source,
-            ),
-            always("the target runs only what is its own", |_, world| {
-                world.target.guest != Guest::Runs
-                    || world.target.machine.custody() == Custody::Target
-            }),
-            always(
-                "what was given away stands still at the source",
-                |_, world| {
-                    world.source.machine.custody() == Custody::Source
-                        || world.source.guest != Guest::Runs
-                },
-            ),
-            always(
-                "a failure before the hand-over leaves the guest",
-                |_, world| {
-                    let failed = matches!(
-                        world.source.outcome,
-                        Some(Outcome::Failed(_) | Outcome::Refused(_))
-                    );
-                    !failed || (world.source.guest == Guest::Runs && !world.ran_there)
-                },
-            ),
-            always(
-                "the guest is let go only once it runs elsewhere",
-                |_, world| {
-                    let let_go = world.source.guest == Guest::Gone && !world.source.is_dead;
-                    !let_go || world.ran_there
-                },
-            ),
-            always("a guest that nobody runs is in transit", |_, world| {
-                let any_dead = world.source.is_dead || world.target.is_dead;
-                let runs = [world.source.guest, world.target.guest].contains(&Guest::Runs);
-                world.goes_on() || any_dead || runs || world.is_in_transit()
-            }),
-            always("machine and outcome agree on custody", |_, world| {
-                let source = world.source.outcome.as_ref().map(Outcome::custody);
-                let target = world.target.outcome.as_ref().map(Outcome::custody);
-                source.is_none_or(|custody| custody == world.source.machine.custody())
-                    && target.is_none_or(|custody| custody == world.target.machine.custody())
-            }),
-            eventually("both sides come to an end", |_, world| !world.goes_on()),
-            // Were these never reached, the others would say nothing.
-            sometimes("it completes", |_, world| {
-                world.source.outcome == Some(Outcome::Completed)
-                    && world.target.outcome == Some(Outcome::Completed)
-            }),
-            sometimes("in transit, and it runs at the target", |_, world| {
-                world.is_in_transit() && world.target.guest == Guest::Runs
-            }),
-            sometimes("in transit, and nobody runs it", |_, world| {
-                !world.goes_on() && world.is_in_transit() && world.target.guest == Guest::Gone
-            }),
-            sometimes("it fails and the guest runs on", |_, world| {
-                matches!(world.source.outcome, Some(Outcome::Failed(_)))
-                    && world.source.guest == Guest::Runs
-            }),
-        ]
+        rules::all()
     }
 }
 
 impl World {
-    /// Has a side not come to its end?
-    fn goes_on(&self) -> bool {
-        self.source.is_active() || self.target.is_active()
-    }
-
-    /// Does the source say that an operator must look?
-    const fn is_in_transit(&self) -> bool {
-        matches!(self.source.outcome, Some(Outcome::InTransit(_)))
-    }
-
     fn happens(&mut self, happening: Happening, bug: Bug) {
         use Happening as H;
         match happening {

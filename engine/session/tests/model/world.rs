@@ -5,16 +5,14 @@ use std::fmt::{self, Write};
 use std::hash::{Hash, Hasher};
 use std::time::Duration;
 
-use limosa_compat::{CpuidEntry, CpuidTable, GuestCpu, HostCpu, MsrTable, TscScaling};
-use limosa_pages::{MemoryMap, PageCount, PageIndex, PageRange};
+use limosa_pages::PageCount;
 use limosa_session::source::{Action as SourceAction, Input as SourceInput};
 use limosa_session::target::{Action as TargetAction, Input as TargetInput};
-use limosa_session::{
-    Outcome, RoundReport, SessionConfig, Source, Target, TargetPolicy, Timestamp,
-};
-use limosa_wire::{EncodingCounts, EncodingSet, Message, MigrationId, Offer, StreamSecret};
+use limosa_session::{Outcome, RoundReport, Source, Target, Timestamp};
+use limosa_wire::{EncodingCounts, Message};
 
 use super::Bug;
+use super::machines::{source, target};
 
 /// Later than every deadline and every silence that starts at the beginning.
 const FAR: Duration = Duration::from_secs(5 * 60 * 60);
@@ -102,73 +100,6 @@ impl Hash for World {
     fn hash<H: Hasher>(&self, state: &mut H) {
         write!(IntoHash(state), "{self:?}").expect("a hash takes every text");
     }
-}
-
-fn config() -> SessionConfig {
-    // Keep-alives change nothing here, and would make the number of states endless.
-    SessionConfig {
-        keep_alive_every: Duration::from_secs(60 * 60),
-        peer_silence_max: Duration::from_secs(4 * 60 * 60),
-        stream_count: 1,
-        ..SessionConfig::default()
-    }
-}
-
-fn table() -> CpuidTable {
-    let vendor = CpuidEntry {
-        leaf: 0,
-        subleaf: 0,
-        eax: 1,
-        ebx: u32::from_le_bytes(*b"Genu"),
-        edx: u32::from_le_bytes(*b"ineI"),
-        ecx: u32::from_le_bytes(*b"ntel"),
-    };
-    CpuidTable::new(vec![vendor]).unwrap()
-}
-
-fn source() -> Source {
-    let cpu = GuestCpu {
-        table: table(),
-        feature_msrs: MsrTable::default(),
-        tsc_khz: 1_000_000,
-        vcpu_count: 1,
-    };
-    let memory = PageRange::new(PageIndex::new(0), PageIndex::new(512)).unwrap();
-    let offer = Offer {
-        cpu: cpu.encode(),
-        map: MemoryMap::new(vec![memory]).unwrap(),
-        vcpu_count: 1,
-        sections: Vec::new(),
-        stream_count: 1,
-        encodings: EncodingSet::ALL,
-        machine: "model".into(),
-    };
-    let id = MigrationId::new([1; 16]);
-    Source::new(config(), id, offer, "model".into(), Timestamp::default())
-}
-
-fn target() -> Target {
-    let policy = TargetPolicy {
-        host: HostCpu {
-            accept: table(),
-            feature_msrs: MsrTable::default(),
-            tsc_khz: 1_000_000,
-            tsc_scaling: TscScaling::No,
-        },
-        machine: "model".into(),
-        memory_bytes_max: u64::MAX,
-        vcpu_count_max: 1,
-        stream_count_max: 1,
-        sections: Vec::new(),
-    };
-    let secret = StreamSecret::new([2; 16]);
-    Target::new(
-        config(),
-        policy,
-        secret,
-        "model".into(),
-        Timestamp::default(),
-    )
 }
 
 impl World {
