@@ -101,6 +101,8 @@ pub struct SessionPlan {
     pub rounds: Span,
     /// What to do with a guest that is too busy.
     pub on_stall: StallPlan,
+    /// Time that the target takes to make a guest, at the most, in microseconds.
+    pub prepare_us: Span,
 }
 
 /// What to do with a guest that writes faster than its pages are sent.
@@ -160,6 +162,7 @@ impl Default for SessionPlan {
             downtime_ms: [1, 60].into(),
             rounds: [1, 8].into(),
             on_stall: StallPlan::Stop,
+            prepare_us: [100, 4000].into(),
         }
     }
 }

@@ -375,7 +375,8 @@ fn settle(mut world: World) -> Settled {
         }
         _ => (here, false),
     };
-    if ending == Ending::GuestLost && world.source.is_alive && world.target.is_alive {
+    let hosts_live = world.source.is_alive && world.target.is_alive;
+    if ending == Ending::GuestLost && hosts_live && world.estate.findings.is_empty() {
         world.checks.progress.guest_gone(&mut world.estate.findings);
     }
     world.note(|| format!("=== {ending:?}"));

@@ -31,6 +31,7 @@ pub(crate) struct SourceSide {
     pub(crate) machine: Source,
     pub(crate) is_alive: bool,
     pub(crate) outcome: Option<Outcome>,
+    pub(crate) is_recording: bool,
     pub(crate) migration_id: MigrationId,
     pub(crate) pack: PackConfig,
     streams: Vec<SourceStream>,
@@ -100,6 +101,7 @@ impl SourceSide {
             machine,
             is_alive: true,
             outcome: None,
+            is_recording: false,
             migration_id,
             pack,
             streams: Vec::new(),
@@ -172,6 +174,7 @@ impl World {
                 return self.checks.custody.releases(&mut self.estate.findings);
             }
             Action::StopTracking => {
+                self.source.is_recording = false;
                 let stopped = self.here.as_mut().map(|here| here.dirty.stop());
                 // A source that can't stop counts as stopped all the same.
                 return drop(stopped);
@@ -209,7 +212,10 @@ impl World {
                 Input::StreamsOpened
             }
             SourceWork::StartTracking => match self.here.as_mut().map(|here| here.dirty.start()) {
-                Some(Ok(())) => Input::TrackingStarted,
+                Some(Ok(())) => {
+                    self.source.is_recording = true;
+                    Input::TrackingStarted
+                }
                 other => local(LocalKind::Kernel, &format!("{other:?}")),
             },
             SourceWork::Harvest => self.harvest(),

@@ -142,10 +142,18 @@ impl World {
     fn act_target(&mut self, action: Action) {
         let (usual_us, work) = match action {
             Action::Send(message) => return self.send_control(Side::Target, &message),
-            Action::PrepareGuest(offer) => (4000, TargetWork::Prepare(offer.map)),
+            Action::PrepareGuest(offer) => {
+                let usual_us = self
+                    .estate
+                    .plan
+                    .session
+                    .prepare_us
+                    .draw(&mut self.estate.rng);
+                (usual_us, TargetWork::Prepare(offer.map))
+            }
             Action::RestoreState(sections) => (800, TargetWork::Restore(sections)),
             Action::CheckLedger => (100, TargetWork::CheckLedger),
-            Action::ResumeGuest => (800, TargetWork::Resume),
+            Action::ResumeGuest => (2000, TargetWork::Resume),
             Action::AcceptStreams {
                 migration_id,
                 secret,

@@ -335,6 +335,9 @@ impl World {
             Some(limosa_session::Outcome::Completed)
         );
         self.checks.ledger.end(completed, findings);
+        if source.is_some() && self.source.is_recording {
+            self.checks.progress.records_on(findings);
+        }
         if !self.faults.have_harmed() {
             self.checks.progress.undisturbed(source, findings);
         }

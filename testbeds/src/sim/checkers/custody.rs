@@ -16,13 +16,14 @@
 //!   taken the guest, and `Failed` only where it had not;
 //! * a target that has taken the guest runs it, whatever happens to links and peer, unless the guest
 //!   itself can't be made to run there;
-//! * a source that has completed has let its guest go.
+//! * a source that has completed has let its guest go, and one that was told to cancel after the
+//!   hand-over waits for the word of the target all the same.
 //!
 //! **Not checked**: whether an operator who finds a guest in transit decides rightly; here the
 //! operator waits until both machines have ended, as a real one must. Nothing is checked of a side
 //! whose process is gone, but that it does not run the guest.
 
-use limosa_session::{Custody, Outcome};
+use limosa_session::{Custody, Outcome, SessionError};
 
 use super::Findings;
 
@@ -146,6 +147,9 @@ impl CustodyChecker {
             }
             Some(Outcome::InTransit(_)) if !undecided => {
                 Some("says in transit of a guest whose place is known")
+            }
+            Some(Outcome::InTransit(SessionError::Cancelled)) => {
+                Some("lets an operator call back a guest that it handed over")
             }
             Some(Outcome::Completed) if undecided || !self.ran_there => {
                 Some("says completed of a guest that is not known to run")

@@ -3,8 +3,8 @@
 //! Checked: an attempt in which nothing harmful has happened completes, or ends because the guest
 //! writes too fast where the plan lets that end it; every attempt ends within [`ATTEMPT_MAX`] of
 //! simulated time; a machine's timer that has fired lies in the future afterwards; no machine calls
-//! its driver's report a misuse; a machine that has finished wants nothing more; a guest that nobody
-//! runs was lost with a host.
+//! its driver's report a misuse; a machine that has finished wants nothing more, and does not leave
+//! the guest's writes being recorded; a guest that nobody runs was lost with a host.
 //!
 //! **Not checked**: how long a migration takes, how long the guest stands still, and how many rounds
 //! it needs.
@@ -60,6 +60,11 @@ impl ProgressChecker {
         if wants_more == Wants::More {
             findings.add(NAME, "a machine goes on after its end".into());
         }
+    }
+
+    /// The source has ended, and the guest's writes are still recorded.
+    pub(crate) fn records_on(self, findings: &mut Findings) {
+        findings.add(NAME, "writes are recorded for nobody".into());
     }
 
     /// An attempt in which nothing harmful happened has ended.
