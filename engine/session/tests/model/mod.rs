@@ -11,8 +11,8 @@ use limosa_session::{FaultKind, LocalFault};
 use limosa_wire::{DecodeError, DecodeFault, StreamIndex};
 use stateright::{Model, Property};
 
-pub(crate) use self::world::World;
 use self::world::Wire;
+pub(crate) use self::world::World;
 
 /// A bug planted in a driver, to show that the model would find it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -75,17 +75,16 @@ pub(crate) enum Happening {
 impl Happening {
     /// Does it use up one of the faults?
     const fn is_fault(self) -> bool {
-        use Happening as H;
         !matches!(
             self,
-            H::SourceHears
-                | H::TargetHears
-                | H::SourceWorks(_)
-                | H::TargetWorks(_)
-                | H::SourceTimesOut
-                | H::TargetTimesOut
-                | H::SourceSeesLink
-                | H::TargetSeesLink
+            Self::SourceHears
+                | Self::TargetHears
+                | Self::SourceWorks(_)
+                | Self::TargetWorks(_)
+                | Self::SourceTimesOut
+                | Self::TargetTimesOut
+                | Self::SourceSeesLink
+                | Self::TargetSeesLink
         )
     }
 }

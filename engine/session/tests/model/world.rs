@@ -147,8 +147,8 @@ impl World {
         while let Some(action) = self.source.machine.poll_action() {
             let host = &mut self.source;
             match action {
-                SourceAction::Send(message) => self.to_target(Wire::Said(message)),
-                SourceAction::CloseLink => self.to_target(Wire::Closed),
+                SourceAction::Send(message) => self.post_to_target(Wire::Said(message)),
+                SourceAction::CloseLink => self.post_to_target(Wire::Closed),
                 SourceAction::OpenStreams { .. } => answers.push(SourceInput::StreamsOpened),
                 SourceAction::StartTracking => answers.push(SourceInput::TrackingStarted),
                 SourceAction::Harvest => answers.push(SourceInput::Harvested(PageCount::new(0))),
@@ -211,9 +211,9 @@ impl World {
                     if bug == Bug::RunsOncePrepared && matches!(message, Message::Prepared(_)) {
                         self.runs_there();
                     }
-                    self.to_source(Wire::Said(message));
+                    self.post_to_source(Wire::Said(message));
                 }
-                TargetAction::CloseLink => self.to_source(Wire::Closed),
+                TargetAction::CloseLink => self.post_to_source(Wire::Closed),
                 TargetAction::PrepareGuest(_) => {
                     host.guest = Guest::Paused;
                     answers.push(TargetInput::GuestPrepared);
@@ -239,13 +239,13 @@ impl World {
         }
     }
 
-    fn to_target(&mut self, wire: Wire) {
+    fn post_to_target(&mut self, wire: Wire) {
         if !self.is_cut && !self.target.is_dead {
             self.target.inbox.push(wire);
         }
     }
 
-    fn to_source(&mut self, wire: Wire) {
+    fn post_to_source(&mut self, wire: Wire) {
         if !self.is_cut && !self.source.is_dead {
             self.source.inbox.push(wire);
         }
