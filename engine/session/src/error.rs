@@ -70,6 +70,12 @@ pub enum Misdeed {
         /// Why.
         text: String,
     },
+    /// Pages that never came, though every round's totals agreed.
+    #[error("it did not send all pages: {text}")]
+    PagesMissing {
+        /// Which.
+        text: String,
+    },
     /// State of a kind that was not offered.
     #[error("it sent the state {name}, which was not offered")]
     StateUnoffered {
@@ -189,6 +195,7 @@ impl SessionError {
     /// What the peer is told; none when there is nobody to tell.
     pub(crate) fn abort_reason(&self) -> Option<AbortReason> {
         Some(match self {
+            Self::PeerMisbehaved(Misdeed::PagesMissing { .. }) => AbortReason::Ledger,
             Self::PeerMisbehaved(_) => AbortReason::Protocol,
             Self::PeerIncompatible(_) => AbortReason::Incompatible,
             Self::PeerFailed { .. } => return None,

@@ -13,17 +13,25 @@ use crate::error::Misdeed;
 
 /// Every reason against `offer`; none means that the guest may come.
 pub(crate) fn judge_offer(offer: &Offer, policy: &TargetPolicy) -> Result<Vec<Reason>, Misdeed> {
-    let cpu = GuestCpu::decode(&offer.cpu).map_err(|error| Misdeed::UnreadableCpu {
-        text: error.to_string(),
-    })?;
+    let cpu = match GuestCpu::decode(&offer.cpu) {
+        Ok(cpu) => Some(cpu),
+        // Another kind of guest may describe its processor otherwise.
+        Err(_) if offer.machine != policy.machine => None,
+        Err(error) => {
+            let text = error.to_string();
+            return Err(Misdeed::UnreadableCpu { text });
+        }
+    };
+    let vcpu_count = cpu.as_ref().map_or(0, |cpu| cpu.vcpu_count);
     let mut reasons = Vec::new();
     reasons.extend(judge_machine(offer, policy));
     reasons.extend(judge_memory(offer, policy));
-    reasons.extend(judge_vcpus(offer.vcpu_count.max(cpu.vcpu_count), policy));
+    reasons.extend(judge_vcpus(offer.vcpu_count.max(vcpu_count), policy));
     reasons.extend(judge_sections(offer, policy));
     reasons.extend(judge_encodings(offer));
-    let judgement = judge(&cpu, &policy.host);
-    reasons.extend(judgement.mismatches.iter().map(of_mismatch));
+    let judgement = cpu.map(|cpu| judge(&cpu, &policy.host));
+    let mismatches = judgement.iter().flat_map(|judgement| &judgement.mismatches);
+    reasons.extend(mismatches.map(of_mismatch));
     reasons.truncate(REASONS_MAX);
     Ok(reasons)
 }

@@ -1,5 +1,7 @@
 //! The target once all pages have landed: ledger and state are still awaited, and then the hand-over.
 
+use alloc::string::String;
+
 use limosa_wire::{HandOver, Message, Prepared, State as StateMessage};
 
 use super::{Resuming, State, Step, Terms};
@@ -81,6 +83,13 @@ impl Completing {
         }
         let ledger = Ledger::Complete;
         Self { ledger, ..self }.on(cx)
+    }
+
+    pub(super) fn on_gap(self, text: String) -> Step<State> {
+        match self.ledger {
+            Ledger::Checking => Step::blame(Misdeed::PagesMissing { text }),
+            Ledger::Complete => Step::Refused(State::Completing(self)),
+        }
     }
 
     fn on(self, cx: &mut Context) -> Step<State> {

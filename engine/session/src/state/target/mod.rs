@@ -102,9 +102,7 @@ impl State {
             (Self::LastLanding(state), Input::StateRestored) => state.on_restored(),
             (Self::Completing(state), Input::StateRestored) => state.on_restored(cx),
             (Self::Completing(state), Input::LedgerComplete) => state.on_complete(cx),
-            (Self::Completing(_), Input::LedgerGap(text)) => {
-                Step::blame(Misdeed::BadPages { text })
-            }
+            (Self::Completing(state), Input::LedgerGap(text)) => state.on_gap(text),
             (Self::Resuming(state), Input::GuestResumed) => state.on_resumed(cx),
             (state, _) => Step::Refused(state),
         }
