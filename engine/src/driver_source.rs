@@ -116,7 +116,9 @@ impl<G: SourceGuest> Driver<'_, G> {
             if let Some(input) = input
                 && let Err(misuse) = self.session.handle(input, self.now())
             {
-                debug_assert!(false, "{misuse}");
+                // The engine's own fault: the session must end, with the guest where it is.
+                let input = self.failed(Cause::Host(misuse.to_string()));
+                self.inputs.push_back(input);
             }
         }
     }
@@ -141,7 +143,8 @@ impl<G: SourceGuest> Driver<'_, G> {
             return (self.begun.elapsed() >= timeout).then_some(Input::Timeout);
         };
         if ready.index() == from_control {
-            return ready.recv(&self.control).ok().map(input_of);
+            let lost = |_| Input::ControlLost("the control link's thread ended".into());
+            return Some(ready.recv(&self.control).map_or_else(lost, input_of));
         }
         let news = ready.recv(&self.streams).ok()?;
         self.tell_progress();

@@ -131,7 +131,9 @@ impl<H: TargetHost> Driver<'_, H> {
             if let Some(input) = input
                 && let Err(misuse) = self.session.handle(input, self.now())
             {
-                debug_assert!(false, "{misuse}");
+                // The engine's own fault: the session must end, with the guest where it is.
+                let input = self.failed(Cause::Host(misuse.to_string()));
+                self.inputs.push_back(input);
             }
         }
     }
@@ -155,7 +157,8 @@ impl<H: TargetHost> Driver<'_, H> {
             return (self.begun.elapsed() >= timeout).then_some(Input::Timeout);
         };
         if ready.index() == from_control {
-            return ready.recv(&self.control).ok().map(input_of);
+            let lost = |_| Input::ControlLost("the control link's thread ended".into());
+            return Some(ready.recv(&self.control).map_or_else(lost, input_of));
         }
         let news = ready.recv(&self.streams).ok()?;
         self.on_stream(news)

@@ -116,8 +116,28 @@ impl FrameSource for Frame<'_> {
     }
 }
 
+/// Tells the driver of a thread that panics, which could not tell it itself.
+struct LastWord {
+    stream: StreamIndex,
+    news: Sender<LandingNews>,
+}
+
+impl Drop for LastWord {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let cause = Cause::Host("a page stream's thread panicked".into());
+            let stream = self.stream;
+            let _ = self.news.send(LandingNews::Failed { stream, cause });
+        }
+    }
+}
+
 fn land_all(link: PageLink, mut lander: Lander, news: &Sender<LandingNews>) {
     let stream = link.stream();
+    let _last_word = LastWord {
+        stream,
+        news: news.clone(),
+    };
     let end = match link.into_receiver() {
         Ok(mut receiver) => loop {
             match lander.land(&mut Frame {

@@ -197,8 +197,28 @@ struct StreamWorker {
     meters: Arc<[Meter]>,
 }
 
+/// Tells the driver of a thread that panics, which could not tell it itself.
+struct LastWord {
+    stream: StreamIndex,
+    news: Sender<StreamNews>,
+}
+
+impl Drop for LastWord {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let cause = Cause::Host("a page stream's thread panicked".into());
+            let stream = self.stream;
+            let _ = self.news.send(StreamNews::Failed { stream, cause });
+        }
+    }
+}
+
 impl StreamWorker {
     fn run(mut self, link: PageLink) {
+        let _last_word = LastWord {
+            stream: self.stream,
+            news: self.news.clone(),
+        };
         let ended = link
             .into_sender()
             .map_err(StreamEnd::from)
@@ -238,7 +258,8 @@ impl StreamWorker {
             meters,
             ..
         } = self;
-        let meter = &meters[usize::from(self.stream.get())];
+        let stream = self.stream;
+        let meter = &meters[usize::from(stream.get())];
         let dirty = order
             .rearm
             .as_ref()
@@ -268,7 +289,7 @@ impl StreamWorker {
                 }
                 match sender.reclaim()? {
                     Some(Sealed(free)) => pool.give(free),
-                    None => return Err(StreamEnd::Halted),
+                    None => return Err(PackError::NoBuffer { stream }.into()),
                 }
             }
         };
@@ -279,7 +300,7 @@ impl StreamWorker {
 }
 
 /// Most frames in flight for each of `stream_count` streams, so that the buffers of all of them
-/// stay under 48 MiB.
+/// stay under 48 MiB where one frame in flight allows it.
 pub(crate) fn frames_in_flight_max(stream_count: u16, pack: &PackConfig) -> usize {
     const BUFFERS_BYTES_MAX: usize = 48 << 20;
     let frame_bytes = pack.frame_payload_bytes() + 4 * PAGE_BYTES;

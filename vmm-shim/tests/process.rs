@@ -41,7 +41,9 @@ fn hop_many(spec: &GuestSpec, hops: usize) {
     assert!(report.intact(), "{report:?}");
     for vcpu in guest.stats().expect("stats") {
         assert!(vcpu.writes > 0, "{vcpu:?}");
-        assert_eq!(vcpu.downtimes.len(), hops);
+        // A thread that gets no slice between two hops sees them as one.
+        assert!(vcpu.downtimes.len() <= hops, "{vcpu:?}");
+        assert!(vcpu.downtime(hops as u64).is_some(), "{vcpu:?}");
     }
 }
 

@@ -61,7 +61,8 @@ impl Convergence {
     pub(crate) fn new(config: &SessionConfig) -> Self {
         Self {
             downtime_max: config.downtime_max,
-            switchover_cost: config.switchover_cost,
+            // A budget below the cost could never be met: then the cost is what the budget allows.
+            switchover_cost: config.switchover_cost.min(config.downtime_max / 2),
             rounds_max: config.rounds_max,
             on_stall: config.on_stall,
             rounds: 0,
@@ -194,6 +195,19 @@ mod tests {
         let mut convergence = Convergence::new(config);
         convergence.learn(&report(100_000, 1000), at(0));
         convergence
+    }
+
+    #[test]
+    fn a_budget_below_the_usual_cost_can_be_met() {
+        let config = SessionConfig {
+            downtime_max: Duration::from_millis(2),
+            ..SessionConfig::default()
+        };
+        let mut convergence = learned(&config);
+        assert_eq!(
+            convergence.decide(PageCount::ZERO, at(1)),
+            Decision::SwitchOver
+        );
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! What must hold at any time, whatever happens; and what must be able to happen, so that the rules
 //! say something.
 
-use limosa_session::{Custody, Outcome};
+use limosa_session::{Custody, Outcome, SessionError};
 use stateright::Property;
 
 use super::Migration;
@@ -63,6 +63,13 @@ fn custody() -> Vec<Property<Migration>> {
             let runs = [world.source.guest, world.target.guest].contains(&Guest::Runs);
             world.goes_on() || any_dead || runs || world.is_in_transit()
         }),
+        always(
+            "a guest that was taken runs unless its host fails",
+            |_, world| match &world.target.outcome {
+                Some(Outcome::InTransit(error)) => matches!(error, SessionError::Local(_)),
+                _ => true,
+            },
+        ),
         always("machine and outcome agree on custody", |_, world| {
             let source = world.source.outcome.as_ref().map(Outcome::custody);
             let target = world.target.outcome.as_ref().map(Outcome::custody);
