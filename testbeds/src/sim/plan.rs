@@ -103,6 +103,8 @@ pub struct SessionPlan {
     pub on_stall: StallPlan,
     /// Time that the target takes to make a guest, at the most, in microseconds.
     pub prepare_us: Span,
+    /// Time that it takes to let the guest run, in microseconds.
+    pub resume_us: Span,
 }
 
 /// What to do with a guest that writes faster than its pages are sent.
@@ -163,6 +165,7 @@ impl Default for SessionPlan {
             rounds: [1, 8].into(),
             on_stall: StallPlan::Stop,
             prepare_us: [100, 4000].into(),
+            resume_us: [100, 2000].into(),
         }
     }
 }

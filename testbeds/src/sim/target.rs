@@ -54,6 +54,9 @@ struct TargetStream {
     is_landing: bool,
 }
 
+/// Longest that a slow host takes for one thing: beyond every time-out.
+const WORK_US_MAX: u64 = 5_000_000;
+
 /// Work that takes time.
 #[derive(Clone, PartialEq, Debug)]
 pub(crate) enum TargetWork {
@@ -140,20 +143,16 @@ impl World {
     }
 
     fn act_target(&mut self, action: Action) {
+        let (plan, rng) = (&self.estate.plan.session, &mut self.estate.rng);
         let (usual_us, work) = match action {
             Action::Send(message) => return self.send_control(Side::Target, &message),
             Action::PrepareGuest(offer) => {
-                let usual_us = self
-                    .estate
-                    .plan
-                    .session
-                    .prepare_us
-                    .draw(&mut self.estate.rng);
+                let usual_us = plan.prepare_us.draw(rng);
                 (usual_us, TargetWork::Prepare(offer.map))
             }
             Action::RestoreState(sections) => (800, TargetWork::Restore(sections)),
             Action::CheckLedger => (100, TargetWork::CheckLedger),
-            Action::ResumeGuest => (2000, TargetWork::Resume),
+            Action::ResumeGuest => (plan.resume_us.draw(rng), TargetWork::Resume),
             Action::AcceptStreams {
                 migration_id,
                 secret,
@@ -197,7 +196,7 @@ impl World {
                 return;
             }
         };
-        let wait = self.some_time(usual_us * self.target.slowness);
+        let wait = self.some_time((usual_us * self.target.slowness).min(WORK_US_MAX));
         self.after(wait, Event::Target(work));
     }
 
