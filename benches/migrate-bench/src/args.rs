@@ -127,9 +127,10 @@ pub(crate) struct GuestArgs {
     /// Share of memory that the guest ever touches.
     #[arg(long, value_parser = units::percent, default_value = "100%")]
     pub(crate) touched: u8,
-    /// Memory that the guest keeps writing; 0 for an idle guest.
-    #[arg(long, value_parser = units::bytes, default_value = "128MiB")]
-    pub(crate) working_set: u64,
+    /// Memory that the guest keeps writing; 0 for an idle guest [default: 128MiB, or a quarter of
+    /// what it touches where that is less].
+    #[arg(long, value_parser = units::bytes)]
+    pub(crate) working_set: Option<u64>,
     /// How fast it writes there, 4 KiB a write; 0 for an idle guest.
     #[arg(long, value_parser = units::rate, default_value = "100MiB/s")]
     pub(crate) dirty_rate: u64,

@@ -19,7 +19,7 @@ use crate::table;
 /// The exit status of a refusal.
 pub(crate) const REFUSED: u8 = 3;
 /// The exit status of wrong usage.
-const USAGE: u8 = 2;
+pub(crate) const USAGE: u8 = 2;
 /// The exit status after a second signal, as shells have it.
 const INTERRUPTED: i32 = 130;
 
@@ -36,13 +36,19 @@ pub(crate) fn run(args: &RunArgs) -> Result<ExitCode> {
     }
     let mut bench = Bench::new(args, kind, Arc::clone(&interrupted))?;
     let (mut runs, mut references) = (Vec::new(), Vec::new());
+    let mut broken_off = false;
     for _ in 0..args.repeat {
         let measured = measure(args, &mut bench, &mut references);
-        // What was measured before an interruption is not lost by it.
-        if measured.is_err() && !runs.is_empty() && interrupted.load(Ordering::Acquire) {
-            break;
-        }
-        let run = measured?;
+        let run = match measured {
+            Ok(run) => run,
+            // What was measured before is not lost by it.
+            Err(error) if !runs.is_empty() => {
+                eprintln!("migrate-bench: {}", crate::in_one_line(&error));
+                broken_off = true;
+                break;
+            }
+            Err(error) => return Err(error),
+        };
         let go_on = run.outcome == RunOutcome::Completed;
         runs.push(run);
         if !go_on || interrupted.load(Ordering::Acquire) {
@@ -63,7 +69,11 @@ pub(crate) fn run(args: &RunArgs) -> Result<ExitCode> {
         runs,
     };
     write(&report, &args.output)?;
-    Ok(status_of(&report))
+    Ok(if broken_off {
+        ExitCode::FAILURE
+    } else {
+        status_of(&report)
+    })
 }
 
 /// One run, with the reference beside it.

@@ -6,16 +6,25 @@ use crate::protocol::{GuestOrder, LinkOrder};
 /// Most streams that are chosen without being asked for.
 const STREAMS_DEFAULT_MAX: usize = 8;
 
+/// Largest working set that is chosen without being asked for.
+const WORKING_SET_DEFAULT_MAX: u64 = 128 << 20;
+
+/// Working sets are of whole pages.
+const PAGE_BYTES: u64 = 4096;
+
 /// The guest of the command line, of a kind that is settled by now.
 pub(crate) fn guest_order(args: &GuestArgs, kind: &str) -> GuestOrder {
-    let idle = args.working_set == 0 || args.dirty_rate == 0;
+    let touched = args.memory / 100 * u64::from(args.touched);
+    let by_default = (touched / 4 / PAGE_BYTES * PAGE_BYTES).min(WORKING_SET_DEFAULT_MAX);
+    let working_set = args.working_set.unwrap_or(by_default);
+    let idle = working_set == 0 || args.dirty_rate == 0;
     GuestOrder {
         kind: kind.into(),
         memory_bytes: args.memory,
         vcpus: args.vcpus,
         fill: args.fill.to_string(),
         touched_percent: args.touched,
-        working_set_bytes: if idle { 0 } else { args.working_set },
+        working_set_bytes: if idle { 0 } else { working_set },
         dirty_rate_bytes: if idle { 0 } else { args.dirty_rate },
         pattern: args.pattern.to_string(),
         probe: args.probe.to_string(),

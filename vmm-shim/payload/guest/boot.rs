@@ -95,7 +95,7 @@ ap_entry:
     .elseif vector >= 32
     iretq
     .else
-    # The processor pushes an error code for 8, 10 to 14, 17, 21, 29 and 30, and none for the others.
+    # The processor pushes an error code for 8, 10 to 14, 17, 21, 29 and 30, and for no other.
     .if ((0x60227d00 >> vector) & 1) == 0
     pushq $0
     .endif

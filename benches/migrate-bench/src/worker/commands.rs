@@ -20,7 +20,10 @@ use crate::worker::{READY_MAX, moving};
 pub(crate) fn source(args: &SourceArgs) -> Result<ExitCode> {
     let cancel = cancel_on_signal()?;
     let (kind, reason) = settle_guest(args.guest.guest)?;
-    crate::worker::check_guest(&args.guest, kind)?;
+    if let Err(error) = crate::worker::check_guest(&args.guest, kind) {
+        eprintln!("migrate-bench: {}", crate::in_one_line(&error));
+        return Ok(ExitCode::from(crate::command_run::USAGE));
+    }
     eprintln!("guest: {kind} ({reason}); booting and filling its memory");
     let mut guest = boot(&guest_order(&args.guest, kind))?;
     guest.workload().wait_ready(READY_MAX)?;
