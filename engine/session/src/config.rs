@@ -18,7 +18,8 @@ pub enum OnStall {
 }
 
 /// How a session behaves; both sides may differ in each of these. Times are at least
-/// [`WAIT_MIN`](Self::WAIT_MIN) and at most [`WAIT_MAX`](Self::WAIT_MAX) where nothing else is said.
+/// [`WAIT_MIN`](Self::WAIT_MIN) and at most [`WAIT_MAX`](Self::WAIT_MAX) where nothing else is
+/// said.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct SessionConfig {
     /// Longest time that the guest may stand still during switchover. Source only.
@@ -47,7 +48,8 @@ pub struct SessionConfig {
     /// After how long without a word of its own a side says that it is still here; default 1 s. The
     /// peer's [`peer_silence_max`](Self::peer_silence_max) is to be above three times this, too.
     pub keep_alive_every: Duration,
-    /// Longest wait for each step of the handshake. Default 10 s: what a person takes for "it hangs".
+    /// Longest wait for each step of the handshake. Default 10 s: what a person takes for "it
+    /// hangs".
     pub handshake_max: Duration,
     /// Longest wait for the target to make machine and memory. Source only; default 60 s, which
     /// suits guests of some TiB.

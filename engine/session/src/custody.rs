@@ -1,10 +1,10 @@
 //! Who may run the guest: the only file that changes it, and the only one that lets a guest run.
 //!
 //! Custody moves `Source → InTransit → Target` and never back. The source gives the guest away with
-//! the hand-over message, and the target takes it with that message in hand; between the two it is in
-//! transit. As long as the source has it, every failure leaves it running there. In transit neither
-//! side decides alone: the source can't know whether the message arrived, so it leaves the guest
-//! paused and says so.
+//! the hand-over message, and the target takes it with that message in hand; between the two it is
+//! in transit. As long as the source has it, every failure leaves it running there. In transit
+//! neither side decides alone: the source can't know whether the message arrived, so it leaves the
+//! guest paused and says so.
 //!
 //! What makes two running copies possible is made nowhere else: the hand-over message, and each
 //! side's order to let the guest run. Each comes out of the transition that permits it, and a

@@ -126,9 +126,9 @@ pub struct LocalFault {
 /// A guest that writes faster than its pages can be sent, or nearly so.
 #[derive(Clone, Copy, PartialEq, Debug, thiserror::Error)]
 #[error(
-    "after {rounds} rounds the guest still writes {} MiB/s and {} MiB/s are sent: the pause would take \
-     {expected:?}, and {budget:?} are allowed; allow a longer one, stop it all the same (on-stall stop), \
-     or move it when it is less busy",
+    "after {rounds} rounds the guest still writes {} MiB/s and {} MiB/s are sent: the pause would \
+     take {expected:?}, and {budget:?} are allowed; allow a longer one, stop it all the same \
+     (on-stall stop), or move it when it is less busy",
     .dirty_bytes_per_second >> 20,
     .send_bytes_per_second >> 20
 )]

@@ -1,13 +1,13 @@
-//! Decides what a migration does next, without doing any of it. It is not the code that waits, opens
-//! sockets, touches pages or knows a hypervisor.
+//! Decides what a migration does next, without doing any of it. It is not the code that waits,
+//! opens sockets, touches pages or knows a hypervisor.
 //!
 //! # The contract
 //!
-//! Both sides are sans-IO machines: [`Source`] on the sending host, [`Target`] on the receiving one.
-//! A driver gives a machine **one input and the time**, then **drains all its actions** and carries
-//! them out in order, then waits for the next input or for [`Source::poll_timeout`], whichever comes
-//! first. An action that is work is answered by the input that its documentation names; work that
-//! fails is answered by `LocalFailure` instead.
+//! Both sides are sans-IO machines: [`Source`] on the sending host, [`Target`] on the receiving
+//! one. A driver gives a machine **one input and the time**, then **drains all its actions** and
+//! carries them out in order, then waits for the next input or for [`Source::poll_timeout`],
+//! whichever comes first. An action that is work is answered by the input that its documentation
+//! names; work that fails is answered by `LocalFailure` instead.
 //!
 //! ```text
 //!  source                                     target
@@ -31,10 +31,10 @@
 //!
 //! # What always holds
 //!
-//! Nothing moves before the verdict. Before `HandOver` every failure, of either side or of the link,
-//! leaves the guest running on the source. After it the source never resumes the guest by itself: the
-//! outcome is [`Outcome::InTransit`]. There are never two running copies; `custody.rs` is the only
-//! place that decides who may run the guest.
+//! Nothing moves before the verdict. Before `HandOver` every failure, of either side or of the
+//! link, leaves the guest running on the source. After it the source never resumes the guest by
+//! itself: the outcome is [`Outcome::InTransit`]. There are never two running copies; `custody.rs`
+//! is the only place that decides who may run the guest.
 //!
 //! # Example
 //!

@@ -1,5 +1,5 @@
-//! What one side still wants done and says, with the timers that go with saying and hearing. It does
-//! not decide what.
+//! What one side still wants done and says, with the timers that go with saying and hearing. It
+//! does not decide what.
 
 use alloc::collections::VecDeque;
 use alloc::string::ToString;

@@ -17,8 +17,8 @@ pub enum Outcome {
     /// The guest is where it was.
     Failed(SessionError),
     /// The guest was given away, and is not known to run at the target: it stays paused at the
-    /// source until an operator has made sure that it does not run at the target, and resumes it, or
-    /// that it does, and drops it.
+    /// source until an operator has made sure that it does not run at the target, and resumes it,
+    /// or that it does, and drops it.
     InTransit(SessionError),
 }
 

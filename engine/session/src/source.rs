@@ -18,11 +18,11 @@ use crate::timers::{Fired, Timestamp};
 
 /// The source's machine.
 ///
-/// Methods come in four families. `new` makes it; [`handle`](Self::handle) gives it one input and the
-/// time; [`poll_action`](Self::poll_action) is called until it returns `None`, and each action is
-/// carried out in that order; [`poll_timeout`](Self::poll_timeout) says until when the driver may
-/// wait for the next input at the longest. Time is an argument; should it run backwards, it stands
-/// still here. The order is always the same: handle one input, drain all actions, wait.
+/// Methods come in four families. `new` makes it; [`handle`](Self::handle) gives it one input and
+/// the time; [`poll_action`](Self::poll_action) is called until it returns `None`, and each action
+/// is carried out in that order; [`poll_timeout`](Self::poll_timeout) says until when the driver
+/// may wait for the next input at the longest. Time is an argument; should it run backwards, it
+/// stands still here. The order is always the same: handle one input, drain all actions, wait.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Source {
     context: Context,
@@ -102,8 +102,8 @@ impl Source {
                 self.fail(SessionError::LinkLost(text));
             }
             Input::StreamLost(..) => {}
-            // What was handed over can't be called back, and nothing that may fail here from then on
-            // says anything about it: the end is what the target makes of it.
+            // What was handed over can't be called back, and nothing that may fail here from then
+            // on says anything about it: the end is what the target makes of it.
             Input::Cancelled | Input::LocalFailure(_) if self.custody() != Custody::Source => {}
             Input::LocalFailure(fault) => self.fail(SessionError::Local(fault)),
             Input::Cancelled => self.fail(SessionError::Cancelled),

@@ -1,8 +1,8 @@
-//! Every order of events of a migration to which up to three faults happen, checked exhaustively with
-//! the real machines: never do two hosts run the guest, and never does it get lost unnoticed.
+//! Every order of events of a migration to which up to three faults happen, checked exhaustively
+//! with the real machines: never do two hosts run the guest, and never does it get lost unnoticed.
 //!
-//! **Not checked**: pages, more than one round before the last, and what an operator makes of a guest
-//! in transit.
+//! **Not checked**: pages, more than one round before the last, and what an operator makes of a
+//! guest in transit.
 
 mod model;
 

@@ -1,5 +1,5 @@
-//! What a target says that it must not: the source blames it for the exact deed, and keeps the guest
-//! unless it has given it away.
+//! What a target says that it must not: the source blames it for the exact deed, and keeps the
+//! guest unless it has given it away.
 
 mod common;
 
@@ -65,8 +65,11 @@ fn may_hear(pair: &Pair) -> &'static [MessageKind] {
     use MessageKind as K;
     let did = |which: fn(&SourceAction) -> bool| pair.source_did.iter().any(which);
     let said = |kind: K| {
-        let is = |action: &SourceAction| matches!(action, SourceAction::Send(message) if message.kind() == kind);
-        pair.source_did.iter().filter(|action| is(action)).count()
+        let kinds = pair.source_did.iter().filter_map(|action| match action {
+            SourceAction::Send(message) => Some(message.kind()),
+            _ => None,
+        });
+        kinds.filter(|said| *said == kind).count()
     };
     let bound = did(|action| *action == SourceAction::StartTracking);
     let landed = |pair: &Pair| {
@@ -123,9 +126,10 @@ fn messages_out_of_place_are_blamed_after_every_step() {
     let mut blames = 0;
     for steps in 0.. {
         let reached = || {
-            let mut plan = Plan::default();
-            plan.dirty = vec![200_000];
-            let mut pair = Pair::new(&plan);
+            let mut pair = Pair::new(&Plan {
+                dirty: vec![200_000],
+                ..Plan::default()
+            });
             let went = (0..steps).take_while(|_| pair.step()).count();
             (went == steps && pair.source.stage() != Stage::Finished).then_some(pair)
         };

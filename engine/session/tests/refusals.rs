@@ -56,9 +56,12 @@ fn kinds(reasons: &[Reason]) -> Vec<ReasonKind> {
     reasons.iter().map(|reason| reason.kind).collect()
 }
 
+/// The reason's kind, a part of its words, and what gives cause for it.
+type Case = (ReasonKind, &'static str, fn(&mut Plan));
+
 #[test]
 fn each_reason_has_its_kind() {
-    let cases: [(ReasonKind, &str, fn(&mut Plan)); 8] = [
+    let cases: [Case; 8] = [
         (ReasonKind::Machine, "kvm-x86", |plan| {
             plan.offer.machine = "kvm-x86".into();
         }),

@@ -15,6 +15,7 @@ use limosa_session::target::{self, Action as TargetAction, Input as TargetInput}
 use limosa_session::{Custody, Outcome, RoundPlan, RoundReport, Source, Stage, Target, Timestamp};
 use limosa_wire::{EncodingCounts, Message, Round, RoundKind};
 
+pub(crate) mod blame;
 pub(crate) mod fixture;
 pub(crate) mod steps;
 

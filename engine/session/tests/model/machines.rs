@@ -1,5 +1,5 @@
-//! The two machines of the model: a guest that fits its target, and time-outs that keep the number of
-//! states small.
+//! The two machines of the model: a guest that fits its target, and time-outs that keep the number
+//! of states small.
 
 use std::time::Duration;
 

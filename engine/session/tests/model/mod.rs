@@ -30,8 +30,8 @@ pub(crate) enum Bug {
     HearsAfterTheEnd,
 }
 
-/// A migration to which at most so many faults happen. Time-outs are no faults: they may come at any
-/// time, as if a peer was slow.
+/// A migration to which at most so many faults happen. Time-outs are no faults: they may come at
+/// any time, as if a peer was slow.
 pub(crate) struct Migration {
     pub(crate) faults: u8,
     pub(crate) bug: Bug,

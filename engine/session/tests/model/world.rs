@@ -1,5 +1,5 @@
-//! Two hosts, a link and a guest: the real machines, and drivers that do what they want at once. Who
-//! runs the guest is told by the hosts' deeds, not by what the machines believe.
+//! Two hosts, a link and a guest: the real machines, and drivers that do what they want at once.
+//! Who runs the guest is told by the hosts' deeds, not by what the machines believe.
 
 use std::fmt::{self, Write};
 use std::hash::{Hash, Hasher};

@@ -1,5 +1,5 @@
-//! The source after the hand-over: the guest is not its own any more, and it awaits the word that it
-//! runs.
+//! The source after the hand-over: the guest is not its own any more, and it awaits the word that
+//! it runs.
 
 use super::{State, Step};
 use crate::outcome::Outcome;

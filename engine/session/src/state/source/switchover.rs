@@ -1,5 +1,5 @@
-//! The source while its guest stands still and is still its own: the last pages and the state leave,
-//! until the target could run the guest.
+//! The source while its guest stands still and is still its own: the last pages and the state
+//! leave, until the target could run the guest.
 
 use alloc::vec::Vec;
 

@@ -1,4 +1,5 @@
-//! The target once all pages have landed: ledger and state are still awaited, and then the hand-over.
+//! The target once all pages have landed: ledger and state are still awaited, and then the
+//! hand-over.
 
 use alloc::string::String;
 
@@ -18,8 +19,8 @@ pub(super) enum Restore {
 }
 
 impl Restore {
-    /// Orders the state to be put in place, if it is of the kinds that were offered. Whether all that
-    /// the guest needs is there, only who restores it knows.
+    /// Orders the state to be put in place, if it is of the kinds that were offered. Whether all
+    /// that the guest needs is there, only who restores it knows.
     pub(super) fn start(
         said: StateMessage,
         terms: &Terms,

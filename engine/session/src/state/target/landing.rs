@@ -1,5 +1,5 @@
-//! The target while pages arrive: between two rounds, in a round, and in the last one, with which the
-//! guest's state comes.
+//! The target while pages arrive: between two rounds, in a round, and in the last one, with which
+//! the guest's state comes.
 
 use limosa_wire::{Round, RoundEnd, RoundKind, RoundStart, State as StateMessage};
 
@@ -11,8 +11,8 @@ use crate::event::Event;
 use crate::io::TargetAction as Action;
 use crate::target::Context;
 
-/// Between two rounds. The streams run beside the control link, so that the next one may have landed
-/// before its start is heard.
+/// Between two rounds. The streams run beside the control link, so that the next one may have
+/// landed before its start is heard.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct AwaitRound {
     terms: Terms,
