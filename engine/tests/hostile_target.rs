@@ -152,6 +152,29 @@ fn a_target_that_gives_up_is_quoted() {
     assert_movable(&mut guest);
 }
 
+/// Its streams break a moment before it says why, while the source sends on them.
+#[test]
+fn a_reason_that_comes_after_the_links_have_ended_is_quoted() {
+    let mut guest = TestGuest::running();
+    let error = attempt(&mut guest, |listener| {
+        socket2::SockRef::from(&listener)
+            .set_recv_buffer_size(16 << 10)
+            .unwrap();
+        let mut target = RawTarget::accept(listener);
+        target.drains = false;
+        target.go(Until::FirstRoundBegun)?;
+        target.streams.clear();
+        std::thread::sleep(Duration::from_millis(30));
+        let (reason, text) = (AbortReason::Capacity, "the host is on fire".to_owned());
+        target.control.say(&Message::Abort(Abort { reason, text }));
+        target.fall_silent(Duration::from_secs(3));
+        Ok(())
+    });
+    assert!(error.to_string().contains("on fire"), "{error}");
+    assert_kept(&mut guest, &error);
+    assert_movable(&mut guest);
+}
+
 #[test]
 fn a_target_that_goes_away_at_each_stage() {
     let mut guest = TestGuest::running();

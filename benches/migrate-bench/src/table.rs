@@ -8,7 +8,7 @@ use crate::units::{show_bytes, show_ms};
 /// The runs side by side, then what they have in common.
 pub(crate) fn show(report: &Report) -> String {
     let mut table = Table::new();
-    table.load_style(presets::UTF8_HORIZONTAL_ONLY);
+    table.load_style(presets::UTF8_FULL_CONDENSED);
     let mut head = vec![Cell::new("")];
     head.extend((1..=report.runs.len()).map(|n| right(format!("run {n}"))));
     head.push(right("median".into()));

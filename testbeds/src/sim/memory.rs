@@ -154,7 +154,8 @@ impl Landing {
         }
     }
 
-    /// Lands pages where they belong, but for a few: the planted bug of a target that skips a frame.
+    /// Lands pages where they belong, but for a few: the planted bug of a target that skips a
+    /// frame.
     ///
     /// # Errors
     /// When this process gets no memory.

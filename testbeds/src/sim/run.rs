@@ -156,8 +156,8 @@ pub enum Tracing {
     Off,
 }
 
-/// Plays `plan` as `seed` has it, with a planted bug unless `sabotage` is `None`. The same arguments
-/// play the same run.
+/// Plays `plan` as `seed` has it, with a planted bug unless `sabotage` is `None`. The same
+/// arguments play the same run.
 ///
 /// # Errors
 /// A plan that can't be played.

@@ -1,5 +1,5 @@
-//! The target's side of the world: the real machine, landers and ledger, and a driver that does what
-//! the machine asks for. It decides nothing; only its door, which lets streams in, is its own.
+//! The target's side of the world: the real machine, landers and ledger, and a driver that does
+//! what the machine asks for. It decides nothing; only its door, which lets streams in, is its own.
 
 use std::collections::VecDeque;
 use std::sync::Arc;

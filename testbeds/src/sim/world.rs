@@ -1,5 +1,6 @@
 //! One attempt at a migration, in one thread: both machines, the links between them, the guest, and
-//! simulated time. What the sides do is `source.rs` and `target.rs`; what goes wrong is `strikes.rs`.
+//! simulated time. What the sides do is `source.rs` and `target.rs`; what goes wrong is
+//! `strikes.rs`.
 
 use std::time::Duration;
 
@@ -185,8 +186,8 @@ impl World {
         self.estate.findings.is_empty()
     }
 
-    /// Lets `wait` pass, with all that is due meanwhile. Called from within the work of a stream, so
-    /// that everything else goes on while pages are read and sent.
+    /// Lets `wait` pass, with all that is due meanwhile. Called from within the work of a stream,
+    /// so that everything else goes on while pages are read and sent.
     pub(crate) fn pass(&mut self, wait: Duration) {
         let until = self.now() + wait;
         while let Some((at, due)) = self.next_due().filter(|(at, _)| *at <= until)

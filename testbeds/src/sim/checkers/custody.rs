@@ -10,12 +10,12 @@
 //! Checked, at the end of every attempt:
 //! * the source says `Failed` or `Refused` only where it never sent the hand-over, and the guest
 //!   runs there then;
-//! * it says `InTransit` wherever it has sent the hand-over and never heard that the guest runs, and
-//!   nowhere else; `Completed` only where the guest has run at the target;
+//! * it says `InTransit` wherever it has sent the hand-over and never heard that the guest runs,
+//!   and nowhere else; `Completed` only where the guest has run at the target;
 //! * the target says `Completed` only where the guest has run there, `InTransit` only where it had
 //!   taken the guest, and `Failed` only where it had not;
-//! * a target that has taken the guest runs it, whatever happens to links and peer, unless the guest
-//!   itself can't be made to run there;
+//! * a target that has taken the guest runs it, whatever happens to links and peer, unless the
+//!   guest itself can't be made to run there;
 //! * a source that has completed has let its guest go, and one that was told to cancel after the
 //!   hand-over waits for the word of the target all the same.
 //!

@@ -2,17 +2,17 @@
 //! sent.
 //!
 //! Checked, when the guest is about to run at the target, and again when an operator lets it run on
-//! at the source: every page of the map holds, byte by byte, what the guest's own books said when it
-//! was paused, and the state besides memory belongs to the same books. The books are kept by the
+//! at the source: every page of the map holds, byte by byte, what the guest's own books said when
+//! it was paused, and the state besides memory belongs to the same books. The books are kept by the
 //! guest itself, apart from all memory.
 //!
-//! Checked, when the guest is about to run at the target: a page that was untouched at the source is
-//! untouched at the target too, unless its chunk was made ready as a whole, which takes at least
-//! [`POPULATE_PAGES_MIN`] touched pages of it at the source. This only where absent pages are said to be
-//! absent, or no page is sent that was zero all the time.
+//! Checked, when the guest is about to run at the target: a page that was untouched at the source
+//! is untouched at the target too, unless its chunk was made ready as a whole, which takes at least
+//! [`POPULATE_PAGES_MIN`] touched pages of it at the source. This only where absent pages are said
+//! to be absent, or no page is sent that was zero all the time.
 //!
-//! **Not checked**: pages torn by a write in the middle of their copy, since here a page is copied at
-//! one instant; memory that the host's kernel populates by itself; what a discarding guest
+//! **Not checked**: pages torn by a write in the middle of their copy, since here a page is copied
+//! at one instant; memory that the host's kernel populates by itself; what a discarding guest
 //! (a balloon) gives back.
 
 use limosa_pages::{MemoryMap, PAGE_BYTES};

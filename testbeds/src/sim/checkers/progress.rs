@@ -6,8 +6,8 @@
 //! its driver's report a misuse; a machine that has finished wants nothing more, and does not leave
 //! the guest's writes being recorded; a guest that nobody runs was lost with a host.
 //!
-//! **Not checked**: how long a migration takes, how long the guest stands still, and how many rounds
-//! it needs.
+//! **Not checked**: how long a migration takes, how long the guest stands still, and how many
+//! rounds it needs.
 
 use std::time::Duration;
 
