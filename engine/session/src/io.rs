@@ -37,11 +37,12 @@ pub enum SourceInput {
     GuestPaused,
     /// [`SourceAction::ExportState`] is done.
     StateExported(Vec<StateSection>),
-    /// Work of this side failed.
+    /// Work of this side failed. After the hand-over it changes nothing.
     LocalFailure(LocalFault),
     /// An operator wants the migration to end.
     Cancelled,
-    /// [`Source::poll_timeout`](crate::Source::poll_timeout) has come.
+    /// [`Source::poll_timeout`](crate::Source::poll_timeout) has come. What the target has said by
+    /// then is to be given first: a driver that was busy may find its words beside the time-out.
     Timeout,
 }
 
@@ -151,11 +152,13 @@ pub enum TargetInput {
     StateRestored,
     /// [`TargetAction::ResumeGuest`] is done: the guest runs.
     GuestResumed,
-    /// Work of this side failed.
+    /// Work of this side failed. After [`TargetAction::ResumeGuest`] this says that the guest could
+    /// not be let run, and nothing else: it is dropped then.
     LocalFailure(LocalFault),
     /// An operator wants the migration to end.
     Cancelled,
-    /// [`Target::poll_timeout`](crate::Target::poll_timeout) has come.
+    /// [`Target::poll_timeout`](crate::Target::poll_timeout) has come. What the source has said by
+    /// then is to be given first.
     Timeout,
 }
 
