@@ -106,6 +106,15 @@ fn a_page_stream_ends() {
         "streams are of no use after the hand-over"
     );
     assert!(tally.completed > 12, "{tally:?}");
+    // All pages have landed, though the state has not left.
+    let mut stateless = Pair::new(&Plan::default());
+    stateless.hold_source = |input| matches!(input, SourceInput::StateExported(_));
+    stateless.run();
+    stateless.give_source(SourceInput::StreamLost(StreamIndex::new(1), text()));
+    stateless.release();
+    stateless.run();
+    stateless.check_end();
+    assert!(stateless.target_runs);
     let mut completed = 0;
     for seed in 0..12 {
         let mut pair = Pair::new(&Plan::with_seed(seed));
