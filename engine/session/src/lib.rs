@@ -3,13 +3,13 @@
 //!
 //! # The contract
 //!
-//! Both sides are sans-IO machines: [`Source`] on the sending host, [`Target`] on the receiving one.
-//! A driver gives a machine **one input and the time**, then **drains all its actions** and carries
-//! them out in order, then waits for the next input or for [`Source::poll_timeout`], whichever comes
-//! first. An action that is work is answered by the input that its documentation names; work that
-//! fails is answered by `LocalFailure` instead. Answers may come in any order, and answers that come
-//! after the end are taken and forgotten. An answer that nobody asked for is an [`ApiMisuse`], and
-//! changes nothing.
+//! Both sides are sans-IO machines: [`Source`] on the sending host, [`Target`] on the receiving
+//! one. A driver gives a machine **one input and the time**, then **drains all its actions** and
+//! carries them out in order, then waits for the next input or for [`Source::poll_timeout`],
+//! whichever comes first. An action that is work is answered by the input that its documentation
+//! names; work that fails is answered by `LocalFailure` instead. Answers may come in any order, and
+//! answers that come after the end are taken and forgotten. An answer that nobody asked for is an
+//! [`ApiMisuse`], and changes nothing.
 //!
 //! Work that takes longer than [`SessionConfig::keep_alive_every`] must not keep the driver from
 //! giving `Timeout`: the peer would take this side for dead.
@@ -39,16 +39,17 @@
 //!
 //! # What always holds
 //!
-//! Nothing moves before the verdict. Before `HandOver` every failure, of either side or of the link,
-//! leaves the guest running on the source, and a peer that says anything out of turn, twice, or with
-//! other totals than were counted ends the session at once, blamed for the exact [`Misdeed`]. After
-//! `HandOver` the source never resumes the guest by itself: it awaits `Running`, and without it the
-//! outcome is [`Outcome::InTransit`]; and the target lets the guest run, whatever becomes of the
-//! source and the link. There are never two running copies. `custody.rs` is the only file that
-//! decides who may run the guest, and `tests/custody_model.rs` checks it over every order of events.
+//! Nothing moves before the verdict. Before `HandOver` every failure, of either side or of the
+//! link, leaves the guest running on the source, and a peer that says anything out of turn, twice,
+//! or with other totals than were counted ends the session at once, blamed for the exact
+//! [`Misdeed`]. After `HandOver` the source never resumes the guest by itself: it awaits `Running`,
+//! and without it the outcome is [`Outcome::InTransit`]; and the target lets the guest run,
+//! whatever becomes of the source and the link. There are never two running copies. `custody.rs` is
+//! the only file that decides who may run the guest, and `tests/custody_model.rs` checks it over
+//! every order of events.
 //!
-//! A session is for one attempt. A retry, and the guest's next migration, begin with new machines and
-//! a full round.
+//! A session is for one attempt. A retry, and the guest's next migration, begin with new machines
+//! and a full round.
 //!
 //! # Example
 //!
