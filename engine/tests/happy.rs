@@ -63,7 +63,8 @@ fn absent_pages_stay_unpopulated() {
     assert!(report.pages().absent >= 2000, "{:?}", report.pages());
 }
 
-/// The guest writes all the time, and the pause never fits: so there are as many rounds as can be.
+/// The guest writes all the time, and after each round nearly all of its memory: the pause never
+/// fits, and there are as many rounds as can be.
 #[test]
 fn many_rounds_lose_no_write() {
     for (codec, streams) in [(Codec::None, 2), (Codec::Lz4, 3)] {
@@ -74,8 +75,26 @@ fn many_rounds_lose_no_write() {
         config.session.on_stall = OnStall::Stop;
         let mut listener = listen(&config);
         let mut guest = TestGuest::running();
-        let (out, landed) =
-            common::migrate(&mut guest, &mut TestHost::default(), &mut listener, &config);
+        let memory = guest.memory.clone();
+        let mut seed = 1;
+        let mut observer = |moment: &Moment| {
+            if matches!(moment, Moment::Session(Event::RoundSent(report)) if report.round.get() < 4)
+            {
+                seed += 2;
+                let page = pattern(seed);
+                (300..1000)
+                    .chain(1600..3600)
+                    .for_each(|number| memory.write(number, &page));
+            }
+        };
+        let (out, landed) = migrate_watched(
+            &mut guest,
+            &mut TestHost::default(),
+            &mut listener,
+            &config,
+            &CancelToken::new(),
+            &mut observer,
+        );
         let (report, arrived) = (out.unwrap(), landed.unwrap().guest);
         assert!(report.rounds.len() > 4, "{} rounds", report.rounds.len());
         assert_eq!(guest.memory.first_difference(&arrived.memory), None);
