@@ -1,0 +1,385 @@
+//! The JSON report: each field that `docs/report.md` names is there, of the right type, and adds
+//! up.
+
+mod common;
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use common::{MIB, bench, finish, interrupt, kinds, run, start, turn};
+use serde_json::Value;
+
+const PAGE_BYTES: u64 = 4096;
+const REPORT_PAGE: &str = include_str!("../../../docs/report.md");
+
+/// What a field holds.
+#[derive(Debug, Clone, Copy)]
+enum Kind {
+    Text,
+    Count,
+    /// Greater than zero.
+    Figure,
+    /// Zero or more.
+    Amount,
+    /// One of these texts.
+    OneOf(&'static [&'static str]),
+    Null,
+    Any,
+}
+use Kind::{Amount, Any, Count, Figure, Null, OneOf, Text};
+
+const TOP: [(&str, Kind); 6] = [
+    ("/schema", OneOf(&["limosa.run/1"])),
+    ("/config", Any),
+    ("/host", Any),
+    ("/reference", Any),
+    ("/runs", Any),
+    ("/summary", Any),
+];
+
+const CONFIG: [(&str, Kind); 21] = [
+    ("/guest", OneOf(&["kvm", "process"])),
+    ("/guest_reason", Text),
+    ("/memory_bytes", Count),
+    ("/vcpus", Count),
+    ("/fill", OneOf(&["random"])),
+    ("/touched_percent", Count),
+    ("/working_set_bytes", Count),
+    ("/dirty_rate_bytes", Count),
+    ("/pattern", OneOf(&["random"])),
+    ("/probe", OneOf(&["sleep"])),
+    ("/backing", OneOf(&["anonymous"])),
+    ("/transport", OneOf(&["tcp"])),
+    ("/io", Text),
+    ("/streams", Count),
+    ("/codec", OneOf(&["auto"])),
+    ("/downtime_ms", Figure),
+    ("/on_stall", OneOf(&["fail"])),
+    ("/seed", Count),
+    ("/repeat", Count),
+    ("/hops", Count),
+    ("/warmed_bytes", Count),
+];
+
+const HOST: [(&str, Kind); 5] = [
+    ("/cpu", Text),
+    ("/lps", Count),
+    ("/kernel", Text),
+    ("/kvm", Text),
+    ("/memory", Count),
+];
+
+const REFERENCE: [(&str, Kind); 6] = [
+    ("/what", Text),
+    ("/bytes", Count),
+    ("/streams", Count),
+    ("/total_ms", Any),
+    ("/throughput_gib_s", Any),
+    ("/time_ratio", Any),
+];
+
+/// Of a completed run.
+const RUN: [(&str, Kind); 28] = [
+    ("/outcome", OneOf(&["completed"])),
+    ("/custody", OneOf(&["target"])),
+    ("/error", Null),
+    ("/hops", Count),
+    ("/total_ms", Figure),
+    ("/downtime_ms/engine", Figure),
+    ("/downtime_ms/guest", Figure),
+    ("/stall_max_ms", Figure),
+    ("/stall_ms/p50", Figure),
+    ("/stall_ms/p99", Figure),
+    ("/stall_ms/max", Figure),
+    ("/guest_bytes", Count),
+    ("/wire_bytes", Count),
+    ("/pages/absent", Amount),
+    ("/pages/zero", Amount),
+    ("/pages/raw", Amount),
+    ("/pages/lz4", Amount),
+    ("/throughput_gib_s", Figure),
+    ("/cpu_s/source", Figure),
+    ("/cpu_s/target", Figure),
+    ("/cpu_s/vcpu_source", Amount),
+    ("/cpu_s/vcpu_target", Amount),
+    ("/overhead_bytes/source", Count),
+    ("/overhead_bytes/target", Count),
+    ("/rounds/0/pages", Count),
+    ("/rounds/0/wire_bytes", Count),
+    ("/rounds/0/ms", Figure),
+    ("/verified", Any),
+];
+
+/// Of a run that did not complete: what nobody measured is null.
+const CANCELLED_RUN: [(&str, Kind); 11] = [
+    ("/outcome", OneOf(&["cancelled"])),
+    ("/custody", OneOf(&["source"])),
+    ("/error", Text),
+    ("/total_ms", Null),
+    ("/downtime_ms/engine", Null),
+    ("/downtime_ms/guest", Null),
+    ("/wire_bytes", Null),
+    ("/pages", Null),
+    ("/throughput_gib_s", Null),
+    ("/cpu_s/vcpu_target", Null),
+    ("/overhead_bytes/source", Null),
+];
+
+const SPREADS: [&str; 9] = [
+    "total_ms",
+    "downtime_engine_ms",
+    "downtime_guest_ms",
+    "stall_max_ms",
+    "throughput_gib_s",
+    "wire_bytes",
+    "cpu_source_s",
+    "cpu_target_s",
+    "rounds",
+];
+
+fn assert_fields(part: &Value, fields: &[(&str, Kind)]) {
+    for (path, kind) in fields {
+        let found = part.pointer(path);
+        let value = found.unwrap_or_else(|| panic!("no {path}: {part}"));
+        let fits = match kind {
+            Text => value.as_str().is_some_and(|text| !text.is_empty()),
+            Count => value.as_u64().is_some_and(|count| count > 0),
+            Figure => value.as_f64().is_some_and(|figure| figure > 0.0),
+            Amount => value.as_f64().is_some_and(|amount| amount >= 0.0),
+            OneOf(texts) => value.as_str().is_some_and(|text| texts.contains(&text)),
+            Null => value.is_null(),
+            Any => true,
+        };
+        assert!(fits, "{path} is {value}, not {kind:?}");
+    }
+}
+
+/// The fields of an object, and those that a table of tests names.
+fn assert_no_others(part: &Value, fields: &[(&str, Kind)]) {
+    let first = |path: &str| path.split('/').nth(1).unwrap().to_owned();
+    let named: BTreeSet<String> = fields.iter().map(|(path, _)| first(path)).collect();
+    let found: BTreeSet<String> = part.as_object().unwrap().keys().cloned().collect();
+    assert_eq!(found, named);
+}
+
+/// The fields in the first column of the table below `heading`.
+fn documented(heading: &str) -> BTreeSet<String> {
+    let (_, below) = REPORT_PAGE.split_once(heading).unwrap();
+    let table = below.lines().skip_while(|line| !line.starts_with('|'));
+    let rows = table.take_while(|line| line.starts_with('|'));
+    let cells = rows.filter_map(|row| row.split('|').nth(1));
+    let names = cells.flat_map(|cell| cell.split('`').skip(1).step_by(2));
+    let names = names.map(|name| name.split(['.', '[']).next().unwrap().to_owned());
+    names.collect()
+}
+
+fn keys(object: &Value) -> BTreeSet<String> {
+    object.as_object().unwrap().keys().cloned().collect()
+}
+
+fn count(run: &Value, path: &str) -> u64 {
+    run.pointer(path).unwrap().as_u64().unwrap()
+}
+
+fn pages(run: &Value) -> u64 {
+    ["absent", "zero", "raw", "lz4"]
+        .map(|encoding| count(run, &format!("/pages/{encoding}")))
+        .iter()
+        .sum()
+}
+
+fn sum_of_rounds(run: &Value, figure: &str) -> u64 {
+    let rounds = run["rounds"].as_array().unwrap();
+    rounds
+        .iter()
+        .map(|round| round[figure].as_u64().unwrap())
+        .sum()
+}
+
+#[test]
+fn every_field_is_there_and_adds_up() {
+    let _turn = turn();
+    for kind in kinds() {
+        let done = bench(&format!(
+            "run --quiet --repeat 2 --json - --guest {kind} --memory 64MiB --working-set 16MiB \
+             --dirty-rate 50MiB/s --verify --verify-digest"
+        ));
+        assert_eq!(done.code, Some(0), "{done:?}");
+        let report = done.report();
+        assert_fields(&report, &TOP);
+        assert_eq!(keys(&report), documented("# The report"));
+        for (part, fields) in [
+            ("config", &CONFIG[..]),
+            ("host", &HOST[..]),
+            ("reference", &REFERENCE[..]),
+        ] {
+            assert_fields(&report[part], fields);
+            assert_no_others(&report[part], fields);
+        }
+        assert_eq!(report["config"]["guest"], kind);
+        assert_eq!(report["reference"]["total_ms"].as_array().unwrap().len(), 2);
+        let runs = report["runs"].as_array().unwrap();
+        assert_eq!(runs.len(), 2);
+        for run in runs {
+            assert_fields(run, &RUN);
+            assert_no_others(run, &RUN);
+            assert_eq!(keys(run), documented("## `runs[]`"));
+            assert_adds_up(run, 64 * MIB);
+        }
+        assert_summary(&report);
+    }
+}
+
+fn assert_adds_up(run: &Value, guest_bytes: u64) {
+    let seconds = run["total_ms"].as_f64().unwrap() / 1e3;
+    let downtime = run["downtime_ms"]["engine"].as_f64().unwrap() / 1e3;
+    assert!(downtime < seconds && seconds < 60.0, "{run}");
+    let rate = guest_bytes as f64 / f64::from(1 << 30) / seconds;
+    let said = run["throughput_gib_s"].as_f64().unwrap();
+    assert!((said / rate - 1.0).abs() < 0.01, "{said} is not {rate}");
+    assert_eq!(run["guest_bytes"], guest_bytes);
+    assert_eq!(run["rounds"][0]["pages"], guest_bytes / PAGE_BYTES, "{run}");
+    assert_eq!(sum_of_rounds(run, "pages"), pages(run), "{run}");
+    assert_eq!(sum_of_rounds(run, "wire_bytes"), count(run, "/wire_bytes"));
+    let payload = count(run, "/pages/raw") * PAGE_BYTES;
+    let wire = count(run, "/wire_bytes");
+    // Headers and tables: a few per cent, and never nothing.
+    assert!(wire > payload, "{run}");
+    if count(run, "/pages/lz4") == 0 {
+        assert!(wire < payload + payload / 20 + MIB, "{run}");
+    }
+    // It moved while it wrote: a round after the first found something.
+    assert!(run["rounds"].as_array().unwrap().len() >= 2, "{run}");
+    assert_eq!(run["verified"]["guest"], "ok");
+    assert_eq!(run["verified"]["digest"], "ok");
+}
+
+fn assert_summary(report: &Value) {
+    let summary = &report["summary"];
+    assert_eq!(summary["completed"], 2);
+    assert_eq!(summary["verified"], 2);
+    for figure in SPREADS {
+        let [min, median, max] =
+            ["min", "median", "max"].map(|name| summary[figure][name].as_f64().unwrap_or(f64::NAN));
+        assert!(
+            min <= median && median <= max && min >= 0.0,
+            "{figure}: {summary}"
+        );
+    }
+    let named: BTreeSet<String> = SPREADS.iter().map(ToString::to_string).collect();
+    let all: BTreeSet<String> = keys(summary);
+    let rest: Vec<&String> = all.difference(&named).collect();
+    assert_eq!(rest, ["completed", "verified"]);
+}
+
+#[test]
+fn nothing_is_verified_where_nobody_asked() {
+    let _turn = turn();
+    let done = run("--guest process --memory 64MiB --working-set 16MiB");
+    assert_eq!(done.code, Some(0), "{done:?}");
+    let report = done.report();
+    assert_eq!(report["summary"]["completed"], 1);
+    assert_eq!(report["summary"]["verified"], 0);
+    assert_eq!(report["reference"], Value::Null);
+}
+
+#[test]
+fn zero_pages_cost_next_to_nothing() {
+    let _turn = turn();
+    for kind in kinds() {
+        let run = run(&format!(
+            "--guest {kind} --memory 128MiB --fill zero --working-set 0 --verify"
+        ))
+        .first_run();
+        assert_fields(&run, &RUN[..3]);
+        assert!(count(&run, "/wire_bytes") < 4 * MIB, "{run}");
+        assert!(count(&run, "/pages/raw") < 1024, "{run}");
+    }
+}
+
+#[test]
+fn random_pages_stay_raw_and_text_gets_smaller() {
+    let _turn = turn();
+    for kind in kinds() {
+        let line = |fill, codec| {
+            format!(
+                "--guest {kind} --memory 64MiB --fill {fill} --codec {codec} --working-set 0 \
+                 --verify"
+            )
+        };
+        let random = run(&line("random", "auto")).first_run();
+        assert!(
+            count(&random, "/pages/raw") > 100 * count(&random, "/pages/lz4"),
+            "{random}"
+        );
+        let plain = run(&line("text", "none")).first_run();
+        assert_eq!(plain["pages"]["lz4"], 0, "{plain}");
+        let wire = |run: &Value| count(run, "/wire_bytes");
+        let packed = run(&line("text", "lz4")).first_run();
+        assert!(wire(&packed) < wire(&plain) * 3 / 4, "{packed}");
+        // Whether it pays is a matter of the link; it never costs more than not to have asked.
+        let auto = run(&line("text", "auto")).first_run();
+        assert!(wire(&auto) < wire(&plain) + MIB, "{auto}");
+    }
+}
+
+#[test]
+fn memory_that_was_never_touched_costs_nothing() {
+    let _turn = turn();
+    for kind in kinds() {
+        let run = run(&format!(
+            "--guest {kind} --memory 128MiB --touched 50% --working-set 16MiB --verify"
+        ))
+        .first_run();
+        assert_fields(&run, &RUN[..3]);
+        let all = 128 * MIB / PAGE_BYTES;
+        let mut absent = count(&run, "/pages/absent");
+        if kind == "process" {
+            // What records a process's writes leaves marks where nothing is: most of what was
+            // never touched counts as zeros, and costs no more.
+            absent += count(&run, "/pages/zero");
+        }
+        assert!(absent > all * 2 / 5 && absent < all * 3 / 5, "{run}");
+        let first = count(&run, "/rounds/0/wire_bytes");
+        assert!(first < 80 * MIB, "{run}");
+    }
+}
+
+#[test]
+fn a_run_that_does_not_complete_says_null_for_what_nobody_measured() {
+    let _turn = turn();
+    let run = start(
+        "run --quiet --no-reference --repeat 1 --hops 10000 --json - --guest process \
+         --memory 64MiB --working-set 16MiB",
+    );
+    std::thread::sleep(Duration::from_millis(700));
+    interrupt(run.child.id());
+    let done = finish(run);
+    assert_eq!(done.code, Some(1), "{done:?}");
+    let report = done.report();
+    assert_fields(&report["runs"][0], &CANCELLED_RUN);
+    assert_no_others(&report["runs"][0], &RUN);
+    for figure in SPREADS {
+        assert_eq!(report["summary"][figure], Value::Null, "{figure}");
+    }
+    // Quiet, but not about an error.
+    assert!(done.err.contains("the guest is with: source"), "{done:?}");
+}
+
+#[test]
+fn a_report_goes_to_a_file_and_the_table_to_standard_output() {
+    let _turn = turn();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("report.json");
+    let done = bench(&format!(
+        "run --guest process --memory 64MiB --working-set 16MiB --repeat 1 --no-reference --verify \
+         --json {}",
+        path.display()
+    ));
+    assert_eq!(done.code, Some(0), "{done:?}");
+    let report: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+    assert_eq!(report["schema"], "limosa.run/1");
+    for row in ["downtime, guest-seen", "verified by the guest", "run 1"] {
+        assert!(done.out.contains(row), "{row}: {}", done.out);
+    }
+}
