@@ -27,12 +27,12 @@ const INTERRUPTED: i32 = 130;
 pub(crate) fn run(args: &RunArgs) -> Result<ExitCode> {
     let interrupted = heed_signals()?;
     let (kind, reason) = settle_guest(args.guest.guest)?;
-    if !args.output.quiet && kind == "process" {
-        eprintln!("guest: a process that writes its memory ({reason})");
-    }
     if let Err(error) = crate::worker::check_guest(&args.guest, kind) {
         eprintln!("migrate-bench: {}", crate::in_one_line(&error));
         return Ok(ExitCode::from(USAGE));
+    }
+    if !args.output.quiet && kind == "process" {
+        eprintln!("guest: a process that writes its memory ({reason})");
     }
     let mut bench = Bench::new(args, kind, Arc::clone(&interrupted))?;
     let (mut runs, mut references) = (Vec::new(), Vec::new());
