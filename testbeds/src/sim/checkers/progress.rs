@@ -1,7 +1,7 @@
 //! Progress: what nothing disturbs completes, and everything ends. It does not judge speed.
 //!
 //! Checked: an attempt in which nothing harmful has happened completes, or ends because the guest
-//! writes too fast where the plan lets that end it; every attempt ends within [`ATTEMPT_MAX`] of
+//! writes too fast where the plan lets that end it; every attempt ends within `ATTEMPT_MAX` of
 //! simulated time; a machine's timer that has fired lies in the future afterwards; no machine calls
 //! its driver's report a misuse; a machine that has finished wants nothing more, and does not leave
 //! the guest's writes being recorded; a guest that nobody runs was lost with a host.
