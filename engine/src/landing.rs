@@ -10,6 +10,7 @@ use limosa_wire::{EncodingSet, MigrationId, Round, StreamIndex};
 use vm_memory::VolatileSlice;
 
 use crate::error::Cause;
+use crate::last_word::LastWord;
 
 /// What a stream's thread tells the driver.
 pub(crate) enum LandingNews {
@@ -116,28 +117,12 @@ impl FrameSource for Frame<'_> {
     }
 }
 
-/// Tells the driver of a thread that panics, which could not tell it itself.
-struct LastWord {
-    stream: StreamIndex,
-    news: Sender<LandingNews>,
-}
-
-impl Drop for LastWord {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            let cause = Cause::Host("a page stream's thread panicked".into());
-            let stream = self.stream;
-            let _ = self.news.send(LandingNews::Failed { stream, cause });
-        }
-    }
-}
-
 fn land_all(link: PageLink, mut lander: Lander, news: &Sender<LandingNews>) {
     let stream = link.stream();
-    let _last_word = LastWord {
+    let _last_word = LastWord::new(news.clone(), move |cause| LandingNews::Failed {
         stream,
-        news: news.clone(),
-    };
+        cause,
+    });
     let end = match link.into_receiver() {
         Ok(mut receiver) => loop {
             match lander.land(&mut Frame {

@@ -33,6 +33,7 @@ mod driver_target;
 mod error;
 mod guest;
 mod landing;
+mod last_word;
 mod observe;
 mod random;
 mod report;

@@ -14,6 +14,7 @@ use limosa_transport::{FrameBytes, PageLink, PageSender, StopHandle, TransportEr
 use limosa_wire::{MigrationId, Round, StreamIndex};
 
 use crate::error::Cause;
+use crate::last_word::LastWord;
 
 /// A dirty source that rounds share for reading and harvests take for writing.
 pub(crate) type SharedDirty = Arc<RwLock<Box<dyn DirtySource>>>;
@@ -197,28 +198,10 @@ struct StreamWorker {
     meters: Arc<[Meter]>,
 }
 
-/// Tells the driver of a thread that panics, which could not tell it itself.
-struct LastWord {
-    stream: StreamIndex,
-    news: Sender<StreamNews>,
-}
-
-impl Drop for LastWord {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            let cause = Cause::Host("a page stream's thread panicked".into());
-            let stream = self.stream;
-            let _ = self.news.send(StreamNews::Failed { stream, cause });
-        }
-    }
-}
-
 impl StreamWorker {
     fn run(mut self, link: PageLink) {
-        let _last_word = LastWord {
-            stream: self.stream,
-            news: self.news.clone(),
-        };
+        let (stream, news) = (self.stream, self.news.clone());
+        let _last_word = LastWord::new(news, move |cause| StreamNews::Failed { stream, cause });
         let ended = link
             .into_sender()
             .map_err(StreamEnd::from)
