@@ -10,7 +10,7 @@ const STREAMS_DEFAULT_MAX: usize = 8;
 const WORKING_SET_DEFAULT_MAX: u64 = 128 << 20;
 
 /// Working sets are of whole pages.
-const PAGE_BYTES: u64 = 4096;
+const PAGE_BYTES: u64 = limosa_pages::PAGE_BYTES as u64;
 
 /// The guest of the command line, of a kind that is settled by now.
 pub(crate) fn guest_order(args: &GuestArgs, kind: &str) -> GuestOrder {

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use limosa_pages::PAGE_BYTES;
 use limosa_shim::{Backing, GuestRam};
 
 use crate::reference::{fresh_memory, touch};
@@ -82,5 +83,5 @@ fn resident_bytes(id: u32) -> u64 {
     let pages = std::fs::read_to_string(format!("/proc/{id}/statm"))
         .ok()
         .and_then(|text| text.split(' ').nth(1)?.parse::<u64>().ok());
-    pages.unwrap_or(0) * 4096
+    pages.unwrap_or(0) * PAGE_BYTES as u64
 }

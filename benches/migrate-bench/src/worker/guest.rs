@@ -18,7 +18,7 @@ const CHECK_MAX: Duration = Duration::from_secs(240);
 /// Longest wait for every vCPU to have noticed the switchover.
 const NOTICE_MAX: Duration = Duration::from_secs(2);
 /// What one write of the workload dirties.
-const PAGE_BYTES: u64 = 4096;
+const PAGE_BYTES: u64 = limosa_pages::PAGE_BYTES as u64;
 
 /// A guest of either kind.
 pub(crate) enum AnyGuest {
