@@ -4,10 +4,12 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use limosa_compat::{CpuidEntry, CpuidTable};
 use limosa_dirty::HugeUse;
 use limosa_payload::protocol::Phase;
 use limosa_payload::{CheckReport, GuestProbe, VcpuReport};
 
+use crate::cpu::CpuError;
 use crate::error::{ShimError, Stage};
 use crate::guest::KvmGuest;
 use crate::host_view::HostView;
@@ -75,6 +77,16 @@ pub trait Workload {
         wait(self, "done with its check", timeout, || {
             Ok(probe.check(sequence)?)
         })
+    }
+
+    /// CPUID as the guest itself read it at privilege level 0, at its last check or, before the
+    /// first, when it started. `None` for a kind of guest that reads none.
+    ///
+    /// # Errors
+    /// [`ShimError::Probe`] where it has not read it yet; [`ShimError::Cpu`] where what it wrote is
+    /// no table.
+    fn cpuid(&self) -> Result<Option<CpuidTable>, ShimError> {
+        Ok(None)
     }
 
     /// Tells the guest under which phase to book its stalls.
@@ -146,6 +158,20 @@ impl Workload for KvmGuest {
 
     fn vcpu_cpu_times(&self) -> Vec<Duration> {
         Self::vcpu_cpu_times(self)
+    }
+
+    fn cpuid(&self) -> Result<Option<CpuidTable>, ShimError> {
+        let records = self.probe()?.cpuid()?;
+        let entries = records.iter().map(|record| CpuidEntry {
+            leaf: record.leaf,
+            subleaf: record.subleaf,
+            eax: record.eax,
+            ebx: record.ebx,
+            ecx: record.ecx,
+            edx: record.edx,
+        });
+        let table = CpuidTable::new(entries.collect()).map_err(CpuError::from)?;
+        Ok(Some(table))
     }
 
     fn serial_output(&self) -> Vec<u8> {

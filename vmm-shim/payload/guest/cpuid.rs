@@ -36,17 +36,16 @@ fn walk() -> u64 {
     count
 }
 
-/// Fills the table; the magic number last.
+/// Fills the table, at first or anew; there is no magic number while it is being filled.
 pub fn store_table() {
+    let magic = CPUID_TABLE + core::mem::offset_of!(CpuidTable, magic) as u64;
+    store(magic, 0u64);
     let count = walk();
     store(
         CPUID_TABLE + core::mem::offset_of!(CpuidTable, count) as u64,
         count,
     );
-    store(
-        CPUID_TABLE + core::mem::offset_of!(CpuidTable, magic) as u64,
-        CPUID_MAGIC,
-    );
+    store(magic, CPUID_MAGIC);
 }
 
 /// A bound for the number of subleaves, by the first of them.

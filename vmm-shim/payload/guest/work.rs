@@ -2,6 +2,7 @@
 
 use crate::clock::{Clock, start_ticks};
 use crate::cpu;
+use crate::cpuid;
 use crate::memory::{Own, add, field, load, mailbox, store};
 use crate::pages::Pages;
 use crate::plan::Plan;
@@ -119,6 +120,10 @@ impl Worker<'_> {
 
     fn check(&mut self, sequence: u64) {
         self.own.set_state(VcpuState::Checking);
+        if self.own.index == 0 {
+            // What the processor says now: the guest may have moved since it looked last.
+            cpuid::store_table();
+        }
         let start = cpu::time();
         let mut result = self.pages.check(&mut self.probe);
         // The stats page is memory, too: it must agree with what the vCPU itself remembers.

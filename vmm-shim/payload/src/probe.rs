@@ -30,7 +30,7 @@ pub enum ProbeError {
     /// There is no payload in this memory, or it rejects its parameters.
     #[error("the memory holds no payload with sensible parameters: {0:?}")]
     NoPayload(PlanFault),
-    /// The CPUID table is not written yet.
+    /// The CPUID table is not written yet, or is being written anew.
     #[error("the guest has not written its CPUID table yet")]
     CpuidPending,
     /// A vCPU stopped with an exception.
@@ -201,10 +201,13 @@ impl<M: GuestBytes> GuestProbe<M> {
         self.number(SWITCHOVER)
     }
 
-    /// CPUID as the boot processor saw it at privilege level 0.
+    /// CPUID as the boot processor saw it at privilege level 0, at its last
+    /// [check](GuestProbe::check) or, before the first, when it started.
     ///
     /// # Errors
-    /// [`ProbeError::CpuidPending`] before the guest is [ready](GuestProbe::ready).
+    /// [`ProbeError::CpuidPending`] before the guest is [ready](GuestProbe::ready), and while it
+    /// reads the table anew: from [`post_check`](GuestProbe::post_check) until the verdict is there
+    /// the answer may be of before or after.
     pub fn cpuid(&self) -> Result<Vec<CpuidRecord>, ProbeError> {
         if self.number(CPUID_TABLE) != CPUID_MAGIC {
             return Err(ProbeError::CpuidPending);

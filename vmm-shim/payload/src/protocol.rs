@@ -43,7 +43,7 @@ pub const HOLE: Span = Span {
 
 /// "LMSAPAR" and a version byte: begins [`Params`].
 pub const PARAMS_MAGIC: u64 = u64::from_le_bytes(*b"LMSAPAR\x01");
-/// Begins [`CpuidTable`] once it is complete.
+/// Begins [`CpuidTable`] while it is complete.
 pub const CPUID_MAGIC: u64 = u64::from_le_bytes(*b"LMSACPU\x01");
 /// Version of everything in this file.
 pub const VERSION: u32 = 1;
@@ -160,7 +160,7 @@ numbered! {
     Command {
         /// Nothing.
         Nothing = 0,
-        /// Verify all memory and answer with the sequence number.
+        /// Verify all memory, read CPUID anew, and answer with the sequence number.
         Check = 1,
     }
 }
@@ -306,7 +306,7 @@ pub struct CpuidRecord {
     pub edx: u32,
 }
 
-/// All CPUID leaves of the boot processor.
+/// All CPUID leaves of the boot processor, read when it starts and again at each check.
 #[repr(C)]
 #[cfg_attr(
     not(limosa_guest),
@@ -314,7 +314,7 @@ pub struct CpuidRecord {
 )]
 #[derive(Clone, Copy)]
 pub struct CpuidTable {
-    /// [`CPUID_MAGIC`], written last.
+    /// [`CPUID_MAGIC`], written last; 0 while the table is being written.
     pub magic: u64,
     /// Entries used.
     pub count: u64,

@@ -5,7 +5,10 @@ mod support;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use limosa_payload::protocol::{Fill, PAGE_BYTES, Params, Pattern, Phase, Probe, Span, VcpuState};
+use limosa_payload::protocol::{
+    CPUID_TABLE, CpuidRecord, CpuidTable, Fill, PAGE_BYTES, Params, Pattern, Phase, Probe, Span,
+    VcpuState,
+};
 use limosa_payload::{CheckReport, GuestSpec, Serial};
 use support::{Machine, kvm_present};
 
@@ -347,6 +350,22 @@ fn cpuid_is_reported() {
         .map(|entry| (entry.leaf, entry.subleaf))
         .collect();
     assert!(keys.is_sorted_by(|one, other| one < other), "{keys:x?}");
+}
+
+#[test]
+fn cpuid_is_read_anew_by_each_check() {
+    if !kvm_present() {
+        return;
+    }
+    let machine = booted(&spec());
+    let table = machine.probe.cpuid().expect("a table");
+    // As if it had come from another host: the first entry's answer is no longer true.
+    let first = CPUID_TABLE + std::mem::offset_of!(CpuidTable, entries) as u64;
+    let eax = first + std::mem::offset_of!(CpuidRecord, eax) as u64;
+    write(&machine, eax, &0xffff_ffffu32.to_le_bytes());
+    assert_eq!(machine.probe.cpuid().expect("a table")[0].eax, 0xffff_ffff);
+    assert!(check(&machine).intact());
+    assert_eq!(machine.probe.cpuid().expect("a table"), table);
 }
 
 #[test]
