@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use limosa::Endpoint;
 
 use crate::units;
@@ -19,6 +19,24 @@ pub(crate) struct Cli {
     pub(crate) command: Option<Command>,
     #[command(flatten)]
     pub(crate) run: RunArgs,
+}
+
+/// Options of a link that mean something to a `target` only when the guest is to move on.
+const ONWARD_OPTIONS: [&str; 4] = ["streams", "codec", "downtime", "on_stall"];
+
+/// Reads the command line of this process; wrong usage ends it with status 2.
+pub(crate) fn parse() -> Cli {
+    let matches = command().get_matches();
+    Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
+}
+
+/// The command line with the rules that hold between options of different groups.
+fn command() -> clap::Command {
+    Cli::command().mut_subcommand("target", |target| {
+        ONWARD_OPTIONS.iter().fold(target, |target, option| {
+            target.mut_arg(option, |arg| arg.requires("onward"))
+        })
+    })
 }
 
 /// What to do.
@@ -89,12 +107,15 @@ pub(crate) struct TargetArgs {
     /// What the guest's memory is made of here.
     #[arg(long, value_enum, default_value_t = Backing::Anonymous)]
     pub(crate) backing: Backing,
-    /// How page streams reach the kernel.
-    #[arg(long, value_enum, default_value_t = Io::Auto)]
-    pub(crate) io: Io,
     /// Let the guest check all its memory once it runs here.
     #[arg(long)]
     pub(crate) verify: bool,
+    /// Move the guest on once it runs here (and was verified, if asked): the target listens at
+    /// tcp://HOST:PORT or unix:PATH.
+    #[arg(long, value_name = "ENDPOINT", value_parser = units::endpoint)]
+    pub(crate) onward: Option<Endpoint>,
+    #[command(flatten)]
+    pub(crate) link: LinkArgs,
     #[command(flatten)]
     pub(crate) output: OutputArgs,
 }
@@ -228,13 +249,24 @@ choices! {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]
     fn the_command_line_is_consistent() {
-        Cli::command().debug_assert();
+        command().debug_assert();
+    }
+
+    #[test]
+    fn options_of_a_way_on_need_a_way_on() {
+        let parse = |line: &str| {
+            let words = std::iter::once("migrate-bench").chain(line.split(' '));
+            command().try_get_matches_from(words)
+        };
+        let error = parse("target --downtime 50ms").unwrap_err();
+        assert_eq!(error.exit_code(), 2);
+        assert!(error.to_string().contains("--onward"), "{error}");
+        assert!(parse("target --io blocking").is_ok());
+        assert!(parse("target --downtime 50ms --onward tcp://127.0.0.1:1").is_ok());
     }
 
     #[test]

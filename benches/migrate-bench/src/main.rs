@@ -19,12 +19,10 @@ mod worker;
 
 use std::process::ExitCode;
 
-use clap::Parser;
-
-use crate::args::{Cli, Command};
+use crate::args::Command;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = args::parse();
     let done = match cli.command {
         None => command_run::run(&cli.run),
         Some(Command::Run(args)) => command_run::run(&args),

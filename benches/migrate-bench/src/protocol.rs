@@ -158,6 +158,9 @@ pub(crate) struct TargetSide {
     pub(crate) overhead_bytes: Option<u64>,
     pub(crate) io: Option<String>,
     pub(crate) digest: Option<u64>,
+    /// The move that followed from there, where one was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) onward: Option<SourceSide>,
 }
 
 /// What the guest itself saw.

@@ -7,10 +7,9 @@ use std::net::TcpListener;
 use std::time::Duration;
 
 use common::{
-    Done, Guest, MIB, Sending, Worker, bench, finish, kinds, kvm_works, start, turn, wait_until,
+    Done, Guest, Hosts, MIB, SMALL, Sending, Worker, bench, finish, kinds, kvm_works, turn,
+    wait_until,
 };
-
-const SMALL: &str = "--memory 64MiB --working-set 16MiB --dirty-rate 50MiB/s";
 
 /// A port that is free now.
 fn free_port() -> u16 {
@@ -20,14 +19,9 @@ fn free_port() -> u16 {
 
 /// A `source` against a `target` with these words added; both as they ended.
 fn source_and_target(source: &str, target: &str) -> (Done, Done) {
-    let folder = tempfile::tempdir().unwrap();
-    let socket = folder.path().join("target.sock");
-    let endpoint = format!("unix:{}", socket.display());
-    let target = start(&format!("target --listen {endpoint} {target}"));
-    wait_until("the target listens", Duration::from_secs(20), || {
-        socket.exists()
-    });
-    let source = bench(&format!("source --to {endpoint} --quiet {SMALL} {source}"));
+    let hosts = Hosts::new();
+    let target = hosts.target("there", target);
+    let source = hosts.source("there", source);
     (source, finish(target))
 }
 

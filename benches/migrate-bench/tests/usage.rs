@@ -77,6 +77,8 @@ fn words_that_mean_nothing() {
     is_usage_error("source", &["required"]);
     is_usage_error("source --to nowhere", &["`nowhere`", "tcp://"]);
     is_usage_error("target --listen tcp://127.0.0.1", &["port"]);
+    is_usage_error("target --onward nowhere", &["`nowhere`", "tcp://"]);
+    is_usage_error("target --streams 2", &["required"]);
 }
 
 #[test]

@@ -1,17 +1,20 @@
 //! `source` and `target`: one host each, driven from the command line.
 
+use std::io::Write;
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use anyhow::Result;
-use limosa::CancelToken;
+use limosa::{CancelToken, Endpoint};
+use serde::Serialize;
 
-use crate::args::{SourceArgs, TargetArgs};
+use crate::args::{LinkArgs, OutputArgs, SourceArgs, TargetArgs};
 use crate::command_run::settle_guest;
 use crate::orders::{guest_order, link_order};
 use crate::progress::{Bar, Show};
-use crate::protocol::Ending;
+use crate::protocol::{Ending, SourceSide, TargetSide};
 use crate::units::show_ms;
 use crate::worker::guest::{AnyGuest, Checked, boot, check, sight};
 use crate::worker::{READY_MAX, moving};
@@ -27,48 +30,69 @@ pub(crate) fn source(args: &SourceArgs) -> Result<ExitCode> {
     eprintln!("guest: {kind} ({reason}); booting and filling its memory");
     let mut guest = boot(&guest_order(&args.guest, kind))?;
     guest.workload().wait_ready(READY_MAX)?;
-    let show = if args.output.quiet {
-        Show::Nothing
-    } else {
-        Show::Live
+    let way = Way {
+        endpoint: &args.to,
+        link: &args.link,
+        output: &args.output,
+        verify: args.guest.verify,
     };
-    let bar = Bar::new(show, args.guest.memory);
-    let link = link_order(&args.link);
-    let side = moving::send(
-        &mut guest,
-        &args.to.to_string(),
-        &link,
-        &cancel,
-        &mut |answer| {
-            bar.on_progress(answer);
-        },
-    )?;
-    bar.end();
-    if let Some(path) = &args.output.json {
-        let text = serde_json::to_string_pretty(&side)?;
-        crate::command_run::write_text(path, &text)?;
-    }
-    if let (Some(figures), false) = (&side.figures, args.output.quiet) {
-        eprintln!(
-            "{}: total {}, downtime {}, {} rounds",
-            side.ending.outcome,
-            show_ms(figures.total_ms),
-            show_ms(figures.downtime_ms),
-            figures.rounds.len()
-        );
-    }
-    let status = status_of(&side.ending);
-    if args.guest.verify && side.ending.custody == "source" {
-        return Ok(if verify(&guest)? {
-            status
-        } else {
-            ExitCode::FAILURE
-        });
-    }
-    Ok(status)
+    let side = way.send(&mut guest, &cancel)?;
+    write_json(&args.output, &side)?;
+    way.conclude(&guest, &side)
 }
 
-/// Waits for one guest, takes it in, and lets it run until a signal comes.
+/// A move from here that was asked for on the command line.
+struct Way<'a> {
+    endpoint: &'a Endpoint,
+    link: &'a LinkArgs,
+    output: &'a OutputArgs,
+    /// Whether a guest that stays is to check its memory.
+    verify: bool,
+}
+
+impl Way<'_> {
+    /// Moves the guest, shows how far it is, and what it took.
+    fn send(&self, guest: &mut AnyGuest, cancel: &CancelToken) -> Result<SourceSide> {
+        let show = if self.output.quiet {
+            Show::Nothing
+        } else {
+            Show::Live
+        };
+        let guest_bytes = guest.workload().pages().ram().map().page_count().bytes();
+        let bar = Bar::new(show, guest_bytes);
+        let side = moving::send(
+            guest,
+            &self.endpoint.to_string(),
+            &link_order(self.link),
+            cancel,
+            &mut |answer| bar.on_progress(answer),
+        )?;
+        bar.end();
+        if let (Some(figures), false) = (&side.figures, self.output.quiet) {
+            eprintln!(
+                "{}: total {}, downtime {}, {} rounds",
+                side.ending.outcome,
+                show_ms(figures.total_ms),
+                show_ms(figures.downtime_ms),
+                figures.rounds.len()
+            );
+        }
+        Ok(side)
+    }
+
+    /// The exit status, once a guest that stayed has been checked if asked.
+    fn conclude(&self, guest: &AnyGuest, side: &SourceSide) -> Result<ExitCode> {
+        let status = status_of(&side.ending);
+        let stays = side.ending.custody == "source";
+        Ok(if self.verify && stays && !verify(guest)? {
+            ExitCode::FAILURE
+        } else {
+            status
+        })
+    }
+}
+
+/// Waits for one guest, takes it in, and lets it run until a signal comes, or moves it on.
 pub(crate) fn target(args: &TargetArgs) -> Result<ExitCode> {
     let cancel = cancel_on_signal()?;
     let (kind, reason) = settle_guest(args.guest)?;
@@ -76,34 +100,72 @@ pub(crate) fn target(args: &TargetArgs) -> Result<ExitCode> {
         endpoint: args.listen.to_string(),
         kind: kind.into(),
         backing: args.backing.to_string(),
-        io: args.io.to_string(),
+        io: args.link.io.to_string(),
         digest: false,
         memory_bytes_max: args.memory_max,
     };
     let (guest, side) = moving::listen(&wish, &cancel, |endpoint| {
         eprintln!("guests: {kind} ({reason}); listening on {endpoint}");
     })?;
-    if let Some(path) = &args.output.json {
-        crate::command_run::write_text(path, &serde_json::to_string_pretty(&side)?)?;
+    if args.onward.is_none() || guest.is_none() {
+        write_json(&args.output, &side)?;
     }
-    let Some(guest) = guest else {
+    let Some(mut guest) = guest else {
         return Ok(status_of(&side.ending));
     };
     let seen = sight(&guest)?;
     let gap = seen.gap_ms.map_or_else(|| "nothing".into(), show_ms);
     eprintln!("the guest runs here; it saw a gap of {gap}");
+    if args.verify && !verify(&guest)? {
+        return Ok(ExitCode::FAILURE);
+    }
+    if let Some(endpoint) = &args.onward {
+        return onward(args, endpoint, (&mut guest, side), &cancel);
+    }
     if args.verify {
-        return Ok(if verify(&guest)? {
-            ExitCode::SUCCESS
-        } else {
-            ExitCode::FAILURE
-        });
+        return Ok(ExitCode::SUCCESS);
     }
     eprintln!("it runs until this command is interrupted");
     while !cancel.is_cancelled() {
         std::thread::sleep(Duration::from_millis(100));
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Moves a guest on that arrived here.
+fn onward(
+    args: &TargetArgs,
+    endpoint: &Endpoint,
+    (guest, arrival): (&mut AnyGuest, TargetSide),
+    cancel: &CancelToken,
+) -> Result<ExitCode> {
+    if !args.output.quiet {
+        eprintln!("moving it on to {endpoint}");
+    }
+    let way = Way {
+        endpoint,
+        link: &args.link,
+        output: &args.output,
+        verify: args.verify,
+    };
+    let side = way.send(guest, cancel)?;
+    let both = TargetSide {
+        onward: Some(side.clone()),
+        ..arrival
+    };
+    write_json(&args.output, &both)?;
+    way.conclude(guest, &side)
+}
+
+fn write_json(output: &OutputArgs, side: &impl Serialize) -> Result<()> {
+    let Some(path) = &output.json else {
+        return Ok(());
+    };
+    let text = serde_json::to_string_pretty(side)?;
+    if path == Path::new("-") {
+        return Ok(writeln!(std::io::stdout().lock(), "{text}")?);
+    }
+    crate::command_run::write_text(path, &text)
 }
 
 /// Lets the guest check all its memory, and says what it found.

@@ -199,6 +199,7 @@ where
         overhead_bytes: report.as_ref().map(|report| report.overhead_bytes),
         io: report.map(|report| report.io),
         digest,
+        onward: None,
     };
     Ok((guest, side))
 }

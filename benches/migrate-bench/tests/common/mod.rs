@@ -7,6 +7,7 @@
 )]
 
 mod command;
+mod hosts;
 mod link;
 mod processes;
 mod worker;
@@ -14,7 +15,8 @@ mod worker;
 use std::fs::File;
 use std::path::Path;
 
-pub(crate) use self::command::{Done, MIGRATE_BENCH, bench, finish, run, start};
+pub(crate) use self::command::{Done, MIGRATE_BENCH, Started, bench, finish, run, start};
+pub(crate) use self::hosts::{Hosts, SMALL};
 pub(crate) use self::link::SlowLink;
 pub(crate) use self::processes::{
     children_of, interrupt, is_alive, pid, resident_bytes, wait_until,
