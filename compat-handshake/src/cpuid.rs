@@ -112,7 +112,7 @@ pub enum TableError {
 ///
 /// At most [`CPUID_ENTRIES_MAX`] entries, each question at most once. A question without an entry
 /// reads as zero in all four registers.
-#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub struct CpuidTable {
     entries: Vec<CpuidEntry>,
 }
@@ -161,6 +161,54 @@ impl CpuidTable {
     pub fn register(&self, leaf: u32, subleaf: u32, register: Register) -> u32 {
         self.find(leaf, subleaf)
             .map_or(0, |entry| entry.register(register))
+    }
+
+    /// Every question that this table or another has an answer to, sorted.
+    pub(crate) fn questions_with(&self, other: &Self) -> Vec<(u32, u32)> {
+        let both = self.entries.iter().chain(&other.entries);
+        let mut questions: Vec<_> = both.map(CpuidEntry::key).collect();
+        questions.sort_unstable();
+        questions.dedup();
+        questions
+    }
+
+    /// Whether software that asks for the highest leaf first ever asks for this one.
+    pub(crate) fn reaches(&self, leaf: u32) -> bool {
+        let range = leaf & 0xc000_0000;
+        let highest = self.register(range, 0, Register::Eax);
+        // Old kernels leave the hypervisor's highest leaf at 0 and mean 0x40000001.
+        let highest = match (range, highest) {
+            (0x4000_0000, 0) => 0x4000_0001,
+            _ => highest,
+        };
+        leaf == range || leaf <= highest
+    }
+
+    /// Changes an answer; makes it first, of zeros, where there is none and there is room.
+    pub(crate) fn change(&mut self, leaf: u32, subleaf: u32, change: impl FnOnce(&mut CpuidEntry)) {
+        let found = self
+            .entries
+            .binary_search_by_key(&(leaf, subleaf), CpuidEntry::key);
+        if let Err(place) = found
+            && self.entries.len() < CPUID_ENTRIES_MAX
+        {
+            let entry = CpuidEntry {
+                leaf,
+                subleaf,
+                ..CpuidEntry::default()
+            };
+            self.entries.insert(place, entry);
+        }
+        let (Ok(place) | Err(place)) = found;
+        let entry = self.entries.get_mut(place);
+        if let Some(entry) = entry.filter(|entry| entry.key() == (leaf, subleaf)) {
+            change(entry);
+        }
+    }
+
+    /// Keeps the answers that `keep` says yes to; their questions must stay as they are.
+    pub(crate) fn retain(&mut self, keep: impl FnMut(&CpuidEntry) -> bool) {
+        self.entries.retain(keep);
     }
 
     /// Who made the processor that the table describes, from leaf 0.

@@ -2,9 +2,12 @@
 //! what an operator can do. Decides nothing.
 
 use alloc::borrow::Cow;
+use alloc::format;
 use core::fmt;
 
+use crate::controls;
 use crate::cpuid::Register;
+use crate::rules::Kind;
 
 /// Where a mismatch stands. Ordered as a report lists them.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -31,6 +34,30 @@ pub enum Place {
     },
     /// The frequency of the time-stamp counter.
     Tsc,
+}
+
+impl Place {
+    pub(crate) const fn cpuid(leaf: u32, subleaf: u32, register: Register) -> Self {
+        Self::Cpuid {
+            leaf,
+            subleaf,
+            register,
+            bit: None,
+        }
+    }
+
+    pub(crate) const fn msr(index: u32) -> Self {
+        Self::Msr { index, bit: None }
+    }
+
+    /// One bit of the same register.
+    pub(crate) const fn with_bit(mut self, bit: u8) -> Self {
+        match &mut self {
+            Self::Cpuid { bit: of, .. } | Self::Msr { bit: of, .. } => *of = Some(bit),
+            Self::Vendor | Self::Tsc => {}
+        }
+        self
+    }
 }
 
 impl fmt::Display for Place {
@@ -87,30 +114,36 @@ impl MismatchKind {
             Self::NotStated => "not stated",
         }
     }
+}
 
-    /// What an operator can do about it.
-    pub(crate) fn remedy(self) -> &'static str {
-        match self {
-            Self::Vendor => "choose a host with a processor of the guest's maker",
-            Self::Missing => {
-                "choose a host that has the feature, or power the guest off and start it without it"
-            }
-            Self::Unknown => {
-                "choose a host with the source's processor and kernel, or power the guest off and \
-                 start it without the bit"
-            }
-            Self::Appears => {
-                "choose a host without this limitation, or power the guest off and start it with \
-                 the bit set"
-            }
-            Self::TooLarge => {
-                "choose a host that offers at least as much, or power the guest off and start it \
-                 with less"
-            }
-            Self::Differs => "choose a host on which the value is the same",
-            Self::NotStated => "state the value in the offer",
+/// What an operator can do about it.
+fn remedy(place: Place, kind: MismatchKind, name: &str) -> Cow<'static, str> {
+    let text = match kind {
+        _ if place == Place::Tsc => {
+            "choose a target of the guest's frequency, or one whose processor can scale it"
         }
-    }
+        MismatchKind::Vendor => "choose a target with a processor of the guest's maker",
+        MismatchKind::Missing if controls::is_speculation(name) => {
+            return Cow::Owned(format!(
+                "the target's kernel or microcode hides {name}: bring it to the source's version, \
+                 or power the guest off and start it in mode `common` of both hosts"
+            ));
+        }
+        MismatchKind::Missing | MismatchKind::Unknown | MismatchKind::Appears => {
+            "power the guest off and start it in mode `common` of both hosts, or choose a target \
+             like the source"
+        }
+        MismatchKind::TooLarge => {
+            "power the guest off and start it in mode `common` of both hosts, or choose a target \
+             that offers as much"
+        }
+        MismatchKind::Differs => {
+            "power the guest off and start it in mode `common` of both hosts, or choose a target \
+             on which the value is the same"
+        }
+        MismatchKind::NotStated => "state the value in the guest's description",
+    };
+    Cow::Borrowed(text)
 }
 
 /// One reason why a guest does not fit a host. Its `Display` is one line, without the remedy.
@@ -123,12 +156,29 @@ pub struct Mismatch {
     pub name: Cow<'static, str>,
     /// In which way the two differ.
     pub kind: MismatchKind,
+    /// How the rules compare such a field; `None` of what no row stands for.
+    pub rule: Option<Kind>,
     /// The guest's value: the whole register for a bit, the field for a number, kHz for the TSC.
     pub guest: u64,
     /// The host's value, in the same unit.
     pub host: u64,
     /// What an operator can do about it.
-    pub remedy: &'static str,
+    pub remedy: Cow<'static, str>,
+}
+
+/// Something that differs and is forgiven.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Warning {
+    /// What differs.
+    pub mismatch: Mismatch,
+    /// Why the guest may come all the same.
+    pub forgiven: &'static str,
+}
+
+impl fmt::Display for Warning {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{}; forgiven: {}", self.mismatch, self.forgiven)
+    }
 }
 
 impl Mismatch {
@@ -136,15 +186,18 @@ impl Mismatch {
         place: Place,
         name: impl Into<Cow<'static, str>>,
         kind: MismatchKind,
+        rule: Option<Kind>,
         (guest, host): (u64, u64),
     ) -> Self {
+        let name = name.into();
         Self {
             place,
-            name: name.into(),
+            remedy: remedy(place, kind, &name),
+            name,
             kind,
+            rule,
             guest,
             host,
-            remedy: kind.remedy(),
         }
     }
 }
@@ -155,6 +208,7 @@ impl fmt::Display for Mismatch {
             place,
             name,
             kind,
+            rule,
             guest,
             host,
             ..
@@ -164,10 +218,9 @@ impl fmt::Display for Mismatch {
             Place::Vendor => write!(out, "{name}: {phrase}"),
             Place::Tsc => write!(out, "{name}: {phrase} (guest {guest} kHz, host {host} kHz)"),
             Place::Cpuid { .. } | Place::Msr { .. } => {
-                write!(
-                    out,
-                    "{name} ({place}): {phrase} (guest {guest:#x}, host {host:#x})"
-                )
+                write!(out, "{name} ({place}")?;
+                rule.map_or(Ok(()), |rule| write!(out, ", {rule}"))?;
+                write!(out, "): {phrase} (guest {guest:#x}, host {host:#x})")
             }
         }
     }

@@ -1,13 +1,21 @@
-//! Feature MSRs: model-specific registers whose bits promise something to the guest.
-//! Registers that are mere state (they change while the guest runs) do not belong here.
+//! Feature MSRs as a table that can't be wrong in form, and the numbers of those that other rules
+//! name. What their bits mean is in `rules/msrs.rs`.
 
 use alloc::vec::Vec;
 
 use crate::cpuid::TableError;
-use crate::features::FeatureRule;
 
 /// Most registers of one [`MsrTable`]. KVM's own list of feature MSRs has about 25.
 pub const FEATURE_MSRS_MAX: usize = 64;
+
+/// Number of IA32_ARCH_CAPABILITIES: which side channels the guest may ignore.
+pub const ARCH_CAPABILITIES: u32 = 0x10a;
+/// Number of IA32_CORE_CAPABILITIES: seen only with `core-capability`.
+pub(crate) const CORE_CAPABILITIES: u32 = 0xcf;
+/// Number of IA32_PERF_CAPABILITIES: seen only with `pdcm`.
+pub(crate) const PERF_CAPABILITIES: u32 = 0x345;
+/// Numbers of the nested-virtualization capabilities: seen only with `vmx`.
+pub(crate) const VMX_CAPABILITIES: core::ops::RangeInclusive<u32> = 0x480..=0x491;
 
 /// Feature MSRs by number, sorted, without duplicates, at most [`FEATURE_MSRS_MAX`].
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
@@ -51,79 +59,9 @@ impl MsrTable {
             .ok()?;
         self.values.get(found).map(|&(_, value)| value)
     }
-}
 
-/// One named bit of a feature MSR.
-pub(crate) struct MsrBit {
-    pub(crate) bit: u8,
-    pub(crate) name: &'static str,
-    pub(crate) rule: FeatureRule,
-}
-
-const fn feature(bit: u8, name: &'static str) -> MsrBit {
-    MsrBit {
-        bit,
-        name,
-        rule: FeatureRule::Needed,
+    /// Keeps the registers that `keep` says yes to, with what it makes of their values.
+    pub(crate) fn retain(&mut self, mut keep: impl FnMut(u32, &mut u64) -> bool) {
+        self.values.retain_mut(|(index, value)| keep(*index, value));
     }
 }
-
-const fn lack(bit: u8, name: &'static str) -> MsrBit {
-    MsrBit {
-        bit,
-        name,
-        rule: FeatureRule::Lack,
-    }
-}
-
-/// Number of IA32_ARCH_CAPABILITIES: which side channels the guest may ignore.
-pub(crate) const ARCH_CAPABILITIES: u32 = 0x10a;
-/// Number of IA32_PERF_CAPABILITIES: seen only with `pdcm`.
-pub(crate) const PERF_CAPABILITIES: u32 = 0x345;
-/// Numbers of the nested-virtualization capabilities: seen only with `vmx`.
-pub(crate) const VMX_CAPABILITIES: core::ops::RangeInclusive<u32> = 0x480..=0x491;
-/// Number of IA32_BIOS_SIGN_ID: the micro-code's revision, which is state and promises nothing.
-pub(crate) const MICROCODE_REVISION: u32 = 0x8b;
-
-/// Bits of IA32_ARCH_CAPABILITIES, ascending. A bit without a row is compared as an unknown one.
-///
-/// Polarity is the trap here: `*-no` bits are promises ("not affected") that must stay true, while
-/// `rsba` and `rrsba` state a weakness that a guest must have been prepared for. The `*-clear` bits
-/// promise that VERW flushes a buffer; the guest relies on it, so the host must do it.
-///
-/// Source: Intel SDM volume 4, table 2-2; Linux arch/x86/include/asm/msr-index.h.
-pub(crate) const ARCH_CAPABILITIES_BITS: &[MsrBit] = &[
-    feature(0, "rdctl-no"),
-    feature(1, "ibrs-all"),
-    lack(2, "rsba"),
-    feature(3, "skip-l1dfl-vmentry"),
-    feature(4, "ssb-no"),
-    feature(5, "mds-no"),
-    feature(6, "pschange-mc-no"),
-    feature(7, "tsx-ctrl"),
-    feature(8, "taa-no"),
-    feature(9, "mcu-control"),
-    feature(10, "misc-package-ctls"),
-    feature(11, "energy-filtering-ctl"),
-    feature(12, "doitm"),
-    feature(13, "sbdr-ssdp-no"),
-    feature(14, "fbsdp-no"),
-    feature(15, "psdp-no"),
-    feature(16, "mcu-ext"),
-    feature(17, "fb-clear"),
-    feature(18, "fb-clear-ctrl"),
-    lack(19, "rrsba"),
-    feature(20, "bhi-no"),
-    feature(21, "xapic-disable-status"),
-    feature(23, "overclocking-status"),
-    feature(24, "pbrsb-no"),
-    feature(25, "gds-ctrl"),
-    feature(26, "gds-no"),
-    feature(27, "rfds-no"),
-    feature(28, "rfds-clear"),
-    feature(29, "ign-umonitor"),
-    feature(30, "mon-umon-mitg"),
-    feature(32, "pb-opt-ctrl"),
-    feature(62, "its-no"),
-    feature(63, "virtual-enum"),
-];

@@ -1,54 +1,133 @@
-//! The layout of XSAVE images: a guest keeps them in its own memory, so no component may shrink,
-//! grow or move. Which components exist is a matter of features, not of this file.
-
-use alloc::format;
-use alloc::vec::Vec;
+//! Saved vector state: a guest keeps XSAVE images in its own memory, so no component may shrink,
+//! grow or move. Which components exist follows from features and is never combined by itself.
+//!
+//! Sources: Intel SDM volume 1, chapter 13; AMD APM volume 2, chapter 11. AMD's layout is not
+//! Intel's, and not even the same over all of AMD's own: PKRU stands at 0x340 on some Zen 2, whose
+//! XCR0 has the bit without the feature, and at 0x980 later.
 
 use crate::cpuid::{CpuidTable, Register};
-use crate::mismatch::{Mismatch, MismatchKind, Place};
 
 const LEAF: u32 = 0xd;
+/// The legacy area and the header: what every image has.
+const IMAGE_BYTES_MIN: u32 = 512 + 64;
 
-/// Components of the guest's XCR0 and XSS, one bit each.
-fn components(table: &CpuidTable) -> u64 {
+/// What a component is the state of.
+struct Component {
+    number: u32,
+    /// Any of these; the component is there as long as one of them is.
+    features: &'static [&'static str],
+    area: Area,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Area {
+    /// Enabled by XCR0.
+    User,
+    /// Enabled by IA32_XSS, with `xsaves` only.
+    Supervisor,
+}
+
+const fn user(number: u32, features: &'static [&'static str]) -> Component {
+    let area = Area::User;
+    Component {
+        number,
+        features,
+        area,
+    }
+}
+
+const fn supervisor(number: u32, features: &'static [&'static str]) -> Component {
+    let area = Area::Supervisor;
+    Component {
+        number,
+        features,
+        area,
+    }
+}
+
+/// Components without a row, such as AMD's 62 (LWP), are nobody's: no baseline has them.
+const COMPONENTS: &[Component] = &[
+    user(2, &["avx"]),
+    user(3, &["mpx"]),
+    user(4, &["mpx"]),
+    user(5, &["avx512f"]),
+    user(6, &["avx512f"]),
+    user(7, &["avx512f"]),
+    user(9, &["pku"]),
+    supervisor(11, &["shstk", "ibt"]),
+    supervisor(12, &["shstk"]),
+    user(17, &["amx-tile"]),
+    user(18, &["amx-tile"]),
+    user(19, &["apx"]),
+];
+
+/// Components of the table's XCR0 and XSS, one bit each.
+fn enabled(table: &CpuidTable) -> u64 {
     let word = |subleaf, register| u64::from(table.register(LEAF, subleaf, register));
     let xcr0 = word(0, Register::Edx) << 32 | word(0, Register::Eax);
     let xss = word(1, Register::Edx) << 32 | word(1, Register::Ecx);
     xcr0 | xss
 }
 
-/// Compares size, offset and alignment of each component that both have.
-///
-/// A component that only the guest has is a missing feature and reported as such. AMD's layout is
-/// not Intel's, and not even the same over all of AMD's own: PKRU stands at 0x340 on some Zen 2
-/// and at 0x980 later.
-pub(crate) fn judge_layout(guest: &CpuidTable, host: &CpuidTable, found: &mut Vec<Mismatch>) {
-    // Components 0 and 1 (x87, SSE) have their fixed place in the legacy area.
-    let common = components(guest) & components(host);
-    for component in (2..63_u32).filter(|&bit| common >> bit & 1 == 1) {
-        // ECX bit 0 (managed by XSS) and bit 1 (64-byte alignment) decide the compacted layout.
-        let parts = [
-            (Register::Eax, u32::MAX, "size"),
-            (Register::Ebx, u32::MAX, "offset"),
-            (Register::Ecx, 0b11, "alignment"),
-        ];
-        for (register, mask, part) in parts {
-            let guest_value = guest.register(LEAF, component, register) & mask;
-            let host_value = host.register(LEAF, component, register) & mask;
-            if guest_value != host_value {
-                let place = Place::Cpuid {
-                    leaf: LEAF,
-                    subleaf: component,
-                    register,
-                    bit: None,
-                };
-                found.push(Mismatch::new(
-                    place,
-                    format!("xsave-component-{component}-{part}"),
-                    MismatchKind::Differs,
-                    (u64::from(guest_value), u64::from(host_value)),
-                ));
+/// Whether two tables can be compared here: anywhere but at a component that one of them lacks.
+/// That it lacks it is a matter of features, and said there.
+pub(crate) fn is_shared(leaf: u32, subleaf: u32, one: &CpuidTable, other: &CpuidTable) -> bool {
+    match (leaf, subleaf) {
+        (LEAF, 2..=63) => (enabled(one) & enabled(other)) >> subleaf & 1 == 1,
+        _ => true,
+    }
+}
+
+/// Takes away the first feature whose state the table doesn't describe; says whether there was one.
+pub(crate) fn hide_undescribed(table: &mut CpuidTable) -> bool {
+    let undescribed = |component: &&Component| {
+        table.register(LEAF, component.number, Register::Eax) == 0
+            && component.features.iter().any(|name| table.has(name))
+    };
+    let Some(component) = COMPONENTS.iter().find(undescribed) else {
+        return false;
+    };
+    let mut hidden = false;
+    for name in component.features {
+        hidden |= table.hide(name);
+    }
+    hidden
+}
+
+/// Makes leaf 0xd of what the features need: XCR0, XSS, the size of an image, and the components.
+pub(crate) fn recompute(table: &mut CpuidTable) {
+    if !table.has("xsave") {
+        table.retain(|entry| entry.leaf != LEAF);
+        return;
+    }
+    let supervisor_too = table.has("xsaves");
+    let (mut xcr0, mut xss, mut image_bytes) = (0b11_u64, 0_u64, IMAGE_BYTES_MIN);
+    for component in COMPONENTS {
+        let number = component.number;
+        if !component.features.iter().any(|name| table.has(name)) {
+            continue;
+        }
+        match component.area {
+            Area::User => {
+                xcr0 |= 1 << number;
+                let place = table.register(LEAF, number, Register::Ebx);
+                let size = table.register(LEAF, number, Register::Eax);
+                image_bytes = image_bytes.max(place.saturating_add(size));
             }
+            Area::Supervisor if supervisor_too => xss |= 1 << number,
+            Area::Supervisor => {}
         }
     }
+    let there = xcr0 | xss;
+    let is_there = |number: u32| number < 64 && there >> number & 1 == 1;
+    table.retain(|entry| entry.leaf != LEAF || entry.subleaf < 2 || is_there(entry.subleaf));
+    table.change(LEAF, 0, |entry| {
+        (entry.eax, entry.edx) = (xcr0 as u32, (xcr0 >> 32) as u32);
+        // Until the guest enables more; the kernel keeps it up to date from then on.
+        (entry.ebx, entry.ecx) = (IMAGE_BYTES_MIN, image_bytes);
+    });
+    table.change(LEAF, 1, |entry| {
+        entry.ebx = 0;
+        (entry.ecx, entry.edx) = (xss as u32, (xss >> 32) as u32);
+    });
 }

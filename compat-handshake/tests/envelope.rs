@@ -5,7 +5,7 @@ mod common;
 use common::{CASCADE_LAKE, GENOA, MILAN, SAPPHIRE_RAPIDS};
 use limosa_compat::{
     CPU_ENVELOPE_BYTES_MAX, CPUID_ENTRIES_MAX, CpuDecodeError, CpuidEntry, CpuidTable,
-    FEATURE_MSRS_MAX, GuestCpu, MsrTable, TableError, judge,
+    FEATURE_MSRS_MAX, GuestCpu, HostCpu, MsrTable, Processor, TableError, TscScaling, judge,
 };
 use limosa_wire::{DecodeFault, checksum};
 use proptest::prelude::*;
@@ -24,17 +24,20 @@ fn any_guest() -> impl Strategy<Value = GuestCpu> {
             edx,
         };
         GuestCpu {
-            table: CpuidTable::new(entries.into_iter().map(entry).collect()).unwrap(),
-            feature_msrs: MsrTable::new(msrs.into_iter().collect()).unwrap(),
+            processor: Processor {
+                cpuid: CpuidTable::new(entries.into_iter().map(entry).collect()).unwrap(),
+                msrs: MsrTable::new(msrs.into_iter().collect()).unwrap(),
+            },
             tsc_khz,
             vcpu_count,
+            baseline: "off".into(),
         }
     })
 }
 
 /// An envelope around any body, sealed as it should be.
 fn sealed(body: &[u8]) -> Vec<u8> {
-    let mut bytes = b"LMCP\x01\x00".to_vec();
+    let mut bytes = b"LMCP\x02\x00".to_vec();
     bytes.extend((body.len() as u32).to_le_bytes());
     bytes.extend(checksum(body).to_le_bytes());
     bytes.extend(body);
@@ -49,6 +52,22 @@ proptest! {
         let opened = GuestCpu::decode(&bytes).unwrap();
         prop_assert_eq!(opened.digest(), guest.digest());
         prop_assert_eq!(opened, guest);
+    }
+
+    #[test]
+    fn a_host_that_was_sealed_can_be_opened(guest in any_guest(), other in any_guest()) {
+        let host = HostCpu {
+            offer: guest.processor,
+            accept: other.processor,
+            tsc_khz: guest.tsc_khz,
+            tsc_scaling: TscScaling::Yes,
+            about: "Linux 6.18".into(),
+        };
+        let bytes = host.encode();
+        prop_assert!(bytes.len() <= CPU_ENVELOPE_BYTES_MAX);
+        prop_assert!(HostCpu::decode(&bytes[1..]).is_err());
+        prop_assert!(GuestCpu::decode(&bytes).is_err());
+        prop_assert_eq!(HostCpu::decode(&bytes).unwrap(), host);
     }
 
     #[test]
@@ -94,7 +113,7 @@ proptest! {
         entries in prop::collection::vec(any::<[u32; 6]>(), 0..4),
         msrs in prop::collection::vec(any::<(u32, u64)>(), 0..4),
     ) {
-        let mut body = vec![0; 6];
+        let mut body = vec![0; 8];
         body.extend((entries.len() as u16).to_le_bytes());
         body.extend(entries.iter().flatten().flat_map(|word| word.to_le_bytes()));
         body.extend((msrs.len() as u16).to_le_bytes());
@@ -128,13 +147,13 @@ fn real_processors_survive_the_journey_and_differ_in_their_digest() {
 #[test]
 fn the_digest_is_the_same_in_every_build() {
     let guest = GuestCpu {
-        table: CpuidTable::default(),
-        feature_msrs: MsrTable::default(),
+        processor: Processor::default(),
         tsc_khz: 0,
         vcpu_count: 0,
+        baseline: String::new(),
     };
-    // FNV-1a of ten zero bytes: the offset basis times the tenth power of the prime.
-    let expected = (0..10).fold(0xcbf2_9ce4_8422_2325_u64, |hash, _| {
+    // FNV-1a of twelve zero bytes: the offset basis times the twelfth power of the prime.
+    let expected = (0..12).fold(0xcbf2_9ce4_8422_2325_u64, |hash, _| {
         hash.wrapping_mul(0x100_0000_01b3)
     });
     assert_eq!(guest.digest(), expected);
@@ -151,10 +170,10 @@ fn the_digest_is_the_same_in_every_build() {
 #[test]
 fn a_newer_or_foreign_envelope_is_refused_by_its_reason() {
     let mut bytes = MILAN.guest().encode();
-    bytes[4] = 2;
+    bytes[4] = 3;
     assert_eq!(
         GuestCpu::decode(&bytes),
-        Err(CpuDecodeError::Version { found: 2 })
+        Err(CpuDecodeError::Version { found: 3 })
     );
     bytes[0] = b'X';
     let Err(CpuDecodeError::Bytes(error)) = GuestCpu::decode(&bytes) else {
@@ -166,7 +185,7 @@ fn a_newer_or_foreign_envelope_is_refused_by_its_reason() {
 #[test]
 fn duplicates_and_disorder_are_refused() {
     let entry = [0_u8; 24];
-    let mut body = vec![0; 6];
+    let mut body = vec![0; 8];
     body.extend(2_u16.to_le_bytes());
     body.extend(entry);
     body.extend(entry);
@@ -180,7 +199,7 @@ fn duplicates_and_disorder_are_refused() {
         Err(CpuDecodeError::Table(duplicate))
     );
     // The first of the two entries now answers leaf 1.
-    body[8] = 1;
+    body[10] = 1;
     assert_eq!(
         GuestCpu::decode(&sealed(&body)),
         Err(CpuDecodeError::Unsorted)

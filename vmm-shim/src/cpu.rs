@@ -6,8 +6,8 @@ use kvm_bindings::{
 };
 use kvm_ioctls::{Cap, Kvm, VcpuFd};
 use limosa_compat::{
-    CpuidEntry, CpuidTable, FEATURE_MSRS_MAX, GuestCpu, HostCpu, MsrTable, Register, TableError,
-    TscScaling,
+    CpuidEntry, CpuidTable, FEATURE_MSRS_MAX, GuestCpu, HostCpu, MsrTable, Processor, Register,
+    TableError, TscScaling,
 };
 
 use crate::state::msrs;
@@ -99,12 +99,12 @@ pub fn host_cpu(kvm: &Kvm) -> Result<HostCpu, CpuError> {
     } else {
         TscScaling::No
     };
-    Ok(HostCpu {
-        accept: unite(&table(&supported)?, &table(&seen)?)?,
-        feature_msrs: feature_msrs(kvm, &vcpu)?,
-        tsc_khz: vcpu.get_tsc_khz().unwrap_or(0),
-        tsc_scaling,
-    })
+    let offer = Processor {
+        cpuid: unite(&table(&supported)?, &table(&seen)?)?,
+        msrs: feature_msrs(kvm, &vcpu)?,
+    };
+    let tsc_khz = vcpu.get_tsc_khz().unwrap_or(0);
+    Ok(HostCpu::plain(offer, tsc_khz, tsc_scaling))
 }
 
 /// The processor that a guest is given: CPUID for each of its vCPUs.
@@ -156,10 +156,13 @@ pub(crate) fn guest_cpu(
     vcpu_count: u16,
 ) -> Result<GuestCpu, CpuError> {
     Ok(GuestCpu {
-        table: table(cpuid)?,
-        feature_msrs: feature_msrs(kvm, vcpu)?,
+        processor: Processor {
+            cpuid: table(cpuid)?,
+            msrs: feature_msrs(kvm, vcpu)?,
+        },
         tsc_khz: vcpu.get_tsc_khz().unwrap_or(0),
         vcpu_count,
+        baseline: "off".into(),
     })
 }
 

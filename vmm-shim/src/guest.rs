@@ -247,7 +247,7 @@ impl KvmGuest {
             return Err(stage_error(self.stage, "given another state"));
         }
         let state = MachineState::decode(sections)?;
-        state.check_cpu(&self.cpu.table)?;
+        state.check_cpu(&self.cpu.processor.cpuid)?;
         let cells = self.threads.workers().iter();
         let mut vcpus: Vec<_> = cells.map(|cell| cell.lock()).collect();
         let vcpus = vcpus.iter_mut().map(|vcpu| &mut **vcpu);

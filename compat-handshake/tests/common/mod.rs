@@ -1,18 +1,18 @@
 //! Real processors as a KVM guest sees them, re-typed; questions whose answer is zero are left out.
 //! Not what the silicon itself answers.
 
-use limosa_compat::{CpuidEntry, CpuidTable, GuestCpu, HostCpu, MsrTable, TscScaling};
+use limosa_compat::{CpuidEntry, CpuidTable, GuestCpu, HostCpu, MsrTable, Processor, TscScaling};
 
 type Line = (u32, u32, u32, u32, u32, u32);
 
 /// One processor: its CPUID answers, its IA32_ARCH_CAPABILITIES and its nominal frequency.
-pub(crate) struct Processor {
+pub(crate) struct Known {
     lines: &'static [Line],
     arch_capabilities: Option<u64>,
     tsc_khz: u32,
 }
 
-impl Processor {
+impl Known {
     pub(crate) fn table(&self) -> CpuidTable {
         let entry = |&(leaf, subleaf, eax, ebx, ecx, edx): &Line| CpuidEntry {
             leaf,
@@ -31,28 +31,30 @@ impl Processor {
         MsrTable::new(values).unwrap()
     }
 
+    pub(crate) fn processor(&self) -> Processor {
+        Processor {
+            cpuid: self.table(),
+            msrs: self.msrs(),
+        }
+    }
+
     pub(crate) fn guest(&self) -> GuestCpu {
         GuestCpu {
-            table: self.table(),
-            feature_msrs: self.msrs(),
+            processor: self.processor(),
             tsc_khz: self.tsc_khz,
             vcpu_count: 2,
+            baseline: "off".into(),
         }
     }
 
     pub(crate) fn host(&self) -> HostCpu {
-        HostCpu {
-            accept: self.table(),
-            feature_msrs: self.msrs(),
-            tsc_khz: self.tsc_khz,
-            tsc_scaling: TscScaling::Yes,
-        }
+        HostCpu::plain(self.processor(), self.tsc_khz, TscScaling::Yes)
     }
 }
 
 /// Intel Xeon, Cascade Lake (family 6, model 0x55, stepping 7), Linux 6.1.
 #[rustfmt::skip]
-pub(crate) const CASCADE_LAKE: Processor = Processor {
+pub(crate) const CASCADE_LAKE: Known = Known {
     lines: &[
         (0x0, 0x0, 0x16, 0x756e6547, 0x6c65746e, 0x49656e69),
         (0x1, 0x0, 0x50657, 0x10800, 0xf7fa3203, 0xf8bfbff),
@@ -80,7 +82,7 @@ pub(crate) const CASCADE_LAKE: Processor = Processor {
 
 /// Intel Xeon, Sapphire Rapids (family 6, model 0x8f, stepping 8), Linux 6.1.
 #[rustfmt::skip]
-pub(crate) const SAPPHIRE_RAPIDS: Processor = Processor {
+pub(crate) const SAPPHIRE_RAPIDS: Known = Known {
     lines: &[
         (0x0, 0x0, 0x1f, 0x756e6547, 0x6c65746e, 0x49656e69),
         (0x1, 0x0, 0x806f8, 0x10800, 0xf7fa3203, 0xf8bfbff),
@@ -113,7 +115,7 @@ pub(crate) const SAPPHIRE_RAPIDS: Processor = Processor {
 
 /// AMD EPYC, Milan (family 0x19, model 1, stepping 1), Linux 6.1.
 #[rustfmt::skip]
-pub(crate) const MILAN: Processor = Processor {
+pub(crate) const MILAN: Known = Known {
     lines: &[
         (0x0, 0x0, 0x10, 0x68747541, 0x444d4163, 0x69746e65),
         (0x1, 0x0, 0xa00f11, 0x10800, 0xf7fa3203, 0x78bfbff),
@@ -137,7 +139,7 @@ pub(crate) const MILAN: Processor = Processor {
 
 /// AMD EPYC, Genoa (family 0x19, model 0x11, stepping 1), Linux 6.1.
 #[rustfmt::skip]
-pub(crate) const GENOA: Processor = Processor {
+pub(crate) const GENOA: Known = Known {
     lines: &[
         (0x0, 0x0, 0x10, 0x68747541, 0x444d4163, 0x69746e65),
         (0x1, 0x0, 0xa10f11, 0x10800, 0xf7fa3203, 0x78bfbff),

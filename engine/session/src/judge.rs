@@ -112,6 +112,6 @@ fn of_mismatch(mismatch: &Mismatch) -> Reason {
             _ => ReasonKind::Cpu,
         },
         what: mismatch.to_string(),
-        remedy: mismatch.remedy.into(),
+        remedy: mismatch.remedy.to_string(),
     }
 }

@@ -84,7 +84,7 @@ fn each_reason_has_its_kind() {
             plan.offer.cpu = cpu(table(*b"AuthenticAMD", AVX2), 2);
         }),
         (ReasonKind::Cpu, "avx2", |plan| {
-            plan.policy.host.accept = table(INTEL, 0);
+            plan.policy.host.accept = table(INTEL, 0).into();
         }),
     ];
     for (kind, what, change) in cases {
@@ -103,7 +103,7 @@ fn every_reason_is_told_at_once() {
     plan.offer.sections = vec![section("disk", 3), section("net", 1)];
     plan.policy.memory_bytes_max = 0;
     plan.policy.vcpu_count_max = 0;
-    plan.policy.host.accept = table(INTEL, 0);
+    plan.policy.host.accept = table(INTEL, 0).into();
     let found = kinds(&refused(&plan));
     for (kind, count) in [
         (ReasonKind::Machine, 1),

@@ -9,7 +9,7 @@ use limosa::{
     DirtySource, GuestError, GuestMemory, Offer, SectionKind, SourceGuest, StateSection,
     TargetGuest, TargetHost, TargetPolicy,
 };
-use limosa_compat::{CpuidEntry, CpuidTable, GuestCpu, HostCpu, MsrTable, TscScaling};
+use limosa_compat::{CpuidEntry, CpuidTable, GuestCpu, HostCpu, TscScaling};
 use limosa_dirty::VmmWrites;
 use limosa_pages::MemoryMap;
 use limosa_wire::EncodingSet;
@@ -138,10 +138,10 @@ fn table() -> CpuidTable {
 /// What a test guest tells of itself.
 pub(crate) fn offer_of(map: &MemoryMap) -> Offer {
     let cpu = GuestCpu {
-        table: table(),
-        feature_msrs: MsrTable::default(),
+        processor: table().into(),
         tsc_khz: 1_000_000,
         vcpu_count: 1,
+        baseline: "off".into(),
     };
     Offer {
         cpu: cpu.encode(),
@@ -240,12 +240,7 @@ impl TargetHost for TestHost {
 
     fn policy(&self) -> Result<TargetPolicy, GuestError> {
         Ok(TargetPolicy {
-            host: HostCpu {
-                accept: table(),
-                feature_msrs: MsrTable::default(),
-                tsc_khz: 1_000_000,
-                tsc_scaling: TscScaling::No,
-            },
+            host: HostCpu::plain(table().into(), 1_000_000, TscScaling::No),
             machine: "test".into(),
             memory_bytes_max: 1 << 30,
             vcpu_count_max: 4,

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
-use limosa_compat::{CpuidEntry, CpuidTable, GuestCpu, HostCpu, MsrTable, TscScaling};
+use limosa_compat::{CpuidEntry, CpuidTable, GuestCpu, HostCpu, TscScaling};
 use limosa_pages::{MemoryMap, PageSet};
 use limosa_pipeline::{Codec, PackConfig};
 use limosa_session::{Outcome, SessionError, Source, Target, TargetPolicy, Timestamp};
@@ -312,10 +312,10 @@ fn cpu_table() -> Result<CpuidTable, PlanError> {
 
 fn offer(map: &MemoryMap) -> Result<Offer, PlanError> {
     let cpu = GuestCpu {
-        table: cpu_table()?,
-        feature_msrs: MsrTable::default(),
+        processor: cpu_table()?.into(),
         tsc_khz: 0,
         vcpu_count: 1,
+        baseline: "off".into(),
     };
     Ok(Offer {
         cpu: cpu.encode(),
@@ -333,12 +333,7 @@ fn policy(
     stream_count_max: u16,
     machine: &str,
 ) -> Result<TargetPolicy, PlanError> {
-    let host = HostCpu {
-        accept: cpu_table()?,
-        feature_msrs: MsrTable::default(),
-        tsc_khz: 0,
-        tsc_scaling: TscScaling::Yes,
-    };
+    let host = HostCpu::plain(cpu_table()?.into(), 0, TscScaling::Yes);
     Ok(TargetPolicy {
         host,
         machine: machine.into(),

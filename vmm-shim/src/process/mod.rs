@@ -9,7 +9,7 @@ mod worker;
 use std::sync::Arc;
 use std::time::Duration;
 
-use limosa_compat::{CpuidEntry, CpuidTable, GuestCpu, HostCpu, MsrTable, TscScaling};
+use limosa_compat::{CpuidEntry, CpuidTable, GuestCpu, HostCpu, TscScaling};
 use limosa_dirty::{DirtySource, PagemapScan, WriteRecorder};
 use limosa_pages::MemoryMap;
 use limosa_payload::GuestBytes;
@@ -294,19 +294,15 @@ fn nominal_table() -> Result<CpuidTable, CpuError> {
 
 fn nominal_cpu(vcpu_count: u16) -> Result<GuestCpu, CpuError> {
     Ok(GuestCpu {
-        table: nominal_table()?,
-        feature_msrs: MsrTable::default(),
+        processor: nominal_table()?.into(),
         tsc_khz: CLOCK_KHZ as u32,
         vcpu_count,
+        baseline: "off".into(),
     })
 }
 
 /// What any host can give a process guest.
 pub(crate) fn nominal_host() -> Result<HostCpu, CpuError> {
-    Ok(HostCpu {
-        accept: nominal_table()?,
-        feature_msrs: MsrTable::default(),
-        tsc_khz: CLOCK_KHZ as u32,
-        tsc_scaling: TscScaling::No,
-    })
+    let offer = nominal_table()?.into();
+    Ok(HostCpu::plain(offer, CLOCK_KHZ as u32, TscScaling::No))
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use limosa_compat::{CpuidEntry, CpuidTable, GuestCpu, HostCpu, MsrTable, TscScaling};
+use limosa_compat::{CpuidEntry, CpuidTable, GuestCpu, HostCpu, TscScaling};
 use limosa_pages::{MemoryMap, PageIndex, PageRange};
 use limosa_session::{SessionConfig, Source, Target, TargetPolicy, Timestamp};
 use limosa_wire::{EncodingSet, MigrationId, Offer, SectionKind, StateSection, StreamSecret};
@@ -93,10 +93,10 @@ pub(crate) const AVX2: u32 = 1 << 5;
 
 pub(crate) fn cpu(table: CpuidTable, vcpu_count: u16) -> Vec<u8> {
     let guest = GuestCpu {
-        table,
-        feature_msrs: MsrTable::default(),
+        processor: table.into(),
         tsc_khz: 0,
         vcpu_count,
+        baseline: "off".into(),
     };
     guest.encode()
 }
@@ -130,12 +130,7 @@ pub(crate) fn offer() -> Offer {
 
 pub(crate) fn policy() -> TargetPolicy {
     TargetPolicy {
-        host: HostCpu {
-            accept: table(INTEL, AVX2),
-            feature_msrs: MsrTable::default(),
-            tsc_khz: 0,
-            tsc_scaling: TscScaling::No,
-        },
+        host: HostCpu::plain(table(INTEL, AVX2).into(), 0, TscScaling::No),
         machine: MACHINE.into(),
         memory_bytes_max: PAGES * 4096,
         vcpu_count_max: 2,

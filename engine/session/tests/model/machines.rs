@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use limosa_compat::{CpuidEntry, CpuidTable, GuestCpu, HostCpu, MsrTable, TscScaling};
+use limosa_compat::{CpuidEntry, CpuidTable, GuestCpu, HostCpu, TscScaling};
 use limosa_pages::{MemoryMap, PageIndex, PageRange};
 use limosa_session::{SessionConfig, Source, Target, TargetPolicy, Timestamp};
 use limosa_wire::{EncodingSet, MigrationId, Offer, StreamSecret};
@@ -32,10 +32,10 @@ fn table() -> CpuidTable {
 
 pub(crate) fn source() -> Source {
     let cpu = GuestCpu {
-        table: table(),
-        feature_msrs: MsrTable::default(),
+        processor: table().into(),
         tsc_khz: 1_000_000,
         vcpu_count: 1,
+        baseline: "off".into(),
     };
     let memory = PageRange::new(PageIndex::new(0), PageIndex::new(512)).unwrap();
     let offer = Offer {
@@ -53,12 +53,7 @@ pub(crate) fn source() -> Source {
 
 pub(crate) fn target() -> Target {
     let policy = TargetPolicy {
-        host: HostCpu {
-            accept: table(),
-            feature_msrs: MsrTable::default(),
-            tsc_khz: 1_000_000,
-            tsc_scaling: TscScaling::No,
-        },
+        host: HostCpu::plain(table().into(), 1_000_000, TscScaling::No),
         machine: "model".into(),
         memory_bytes_max: u64::MAX,
         vcpu_count_max: 1,

@@ -1,0 +1,176 @@
+//! What several hosts have in common: the largest processor that each of them can give, field by
+//! field as the rules say, made whole again afterwards.
+
+use alloc::vec::Vec;
+
+use crate::closure::settle;
+use crate::cpuid::{CpuidEntry, CpuidTable, Register, UnknownVendor, Vendor};
+use crate::forgiven;
+use crate::msr::MsrTable;
+use crate::processor::Processor;
+use crate::rules::{Field, Inverse, Kind, Word, cpuid_word, msr_word};
+
+/// Why hosts have no processor in common.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum PoolError {
+    /// There is no host.
+    #[error("no host is given: name at least one")]
+    Empty,
+    /// A maker that no rule was written for.
+    #[error("host {} of the pool has an {vendor}", host + 1)]
+    UnknownVendor {
+        /// Which host, counted from 0.
+        host: usize,
+        /// What it calls itself.
+        vendor: UnknownVendor,
+    },
+    /// A guest never moves between vendors, so such hosts are no pool.
+    #[error(
+        "CPU vendors do not match: the first host of the pool is {first}, host {} is {other}",
+        host + 1
+    )]
+    VendorsDiffer {
+        /// Which host, counted from 0.
+        host: usize,
+        /// The vendor of the first.
+        first: Vendor,
+        /// The vendor of this one.
+        other: Vendor,
+    },
+}
+
+/// The largest processor that all of `pool` can give: features that all have, lacks that any has,
+/// the least of each number; closed under dependencies, with saved state computed anew. What
+/// belongs to a virtual machine (model, topology, caches) is taken from the oldest member.
+///
+/// The same for any order of the pool. Of one host: what its rules know, made whole.
+///
+/// # Errors
+/// [`PoolError`]: no host, or not of one known vendor.
+pub fn intersect(pool: &[Processor]) -> Result<Processor, PoolError> {
+    vendor_of(pool)?;
+    let oldest = pool.iter().min_by_key(|member| age(member));
+    let Some(oldest) = oldest else {
+        return Err(PoolError::Empty);
+    };
+    let mut cpuid = CpuidTable::default();
+    for (leaf, subleaf) in questions(pool) {
+        let mut answer = CpuidEntry {
+            leaf,
+            subleaf,
+            ..CpuidEntry::default()
+        };
+        for register in Register::ALL {
+            let value = |member: &Processor| {
+                let value = member.cpuid.register(leaf, subleaf, register);
+                (u64::from(value), member.cpuid.reaches(leaf))
+            };
+            if let Some(word) = cpuid_word(leaf, subleaf, register) {
+                let own = value(oldest).0;
+                *answer.register_mut(register) = combine(word, own, pool, value) as u32;
+            }
+        }
+        cpuid.change(leaf, subleaf, |entry| *entry = answer);
+    }
+    settle(&mut cpuid);
+    let msrs = MsrTable::default();
+    let mut common = Processor { cpuid, msrs };
+    common.msrs = combine_msrs(&common, pool);
+    Ok(common)
+}
+
+/// The one vendor of a pool.
+///
+/// # Errors
+/// As [`intersect`].
+pub fn vendor_of(pool: &[Processor]) -> Result<Vendor, PoolError> {
+    let mut first = None;
+    for (host, member) in pool.iter().enumerate() {
+        let vendor = member.vendor();
+        let other = vendor.map_err(|vendor| PoolError::UnknownVendor { host, vendor })?;
+        let first = *first.get_or_insert(other);
+        if first != other {
+            return Err(PoolError::VendorsDiffer { host, first, other });
+        }
+    }
+    first.ok_or(PoolError::Empty)
+}
+
+/// By family, model and stepping; among equals by all that they say, so that order never matters.
+fn age(member: &Processor) -> ((u32, u32, u32), &CpuidTable) {
+    let signature = member.cpuid.register(1, 0, Register::Eax);
+    let family = (signature >> 8 & 0xf) + (signature >> 20 & 0xff);
+    let model = signature >> 12 & 0xf0 | signature >> 4 & 0xf;
+    ((family, model, signature & 0xf), &member.cpuid)
+}
+
+fn questions(pool: &[Processor]) -> Vec<(u32, u32)> {
+    let entries = pool.iter().flat_map(|member| member.cpuid.entries());
+    let mut questions: Vec<_> = entries.map(|entry| (entry.leaf, entry.subleaf)).collect();
+    questions.sort_unstable();
+    questions.dedup();
+    questions
+}
+
+/// One register of all members as one. `value` tells a member's register, and whether its software
+/// can read it; `own` is what the virtual machine keeps for itself.
+fn combine(
+    word: &Word,
+    own: u64,
+    pool: &[Processor],
+    value: impl Fn(&Processor) -> (u64, bool),
+) -> u64 {
+    let fields = word.fields.iter().map(|field| {
+        let values = pool.iter().map(|member| field.of(value(member).0));
+        let combined = match field.kind {
+            Kind::Feature => values.fold(u64::MAX, |all, one| all & one),
+            Kind::Inverse(Inverse::Behaviour) => values.fold(0, |any, one| any | one),
+            Kind::Inverse(Inverse::Mitigation) => combine_mitigation(field, pool, &value),
+            Kind::NumericMin => values.min().unwrap_or(0),
+            Kind::NumericEqual => {
+                let mut values = values;
+                let first = values.next().unwrap_or(0);
+                if values.all(|other| other == first) {
+                    first
+                } else {
+                    0
+                }
+            }
+            Kind::Synthesized => field.of(own),
+            Kind::Dynamic | Kind::Ignored => 0,
+        };
+        combined << field.low & field.mask()
+    });
+    fields.fold(0, |register, field| register | field)
+}
+
+/// A guest is told to protect itself where any host needs it, as long as that works on all that do.
+fn combine_mitigation(
+    field: &Field,
+    pool: &[Processor],
+    value: impl Fn(&Processor) -> (u64, bool),
+) -> u64 {
+    let works = |member: &Processor| field.of(value(member).0) != 0;
+    let harmless = |member: &Processor| forgiven::reason(field, member).is_some();
+    let any = pool.iter().any(works);
+    let all = pool.iter().all(|member| works(member) || harmless(member));
+    u64::from(any && all)
+}
+
+/// The feature MSRs that the common CPUID shows and every member states.
+fn combine_msrs(common: &Processor, pool: &[Processor]) -> MsrTable {
+    let Some(first) = pool.first() else {
+        return MsrTable::default();
+    };
+    let mut msrs = first.msrs.clone();
+    msrs.retain(|index, register| {
+        let stated = pool.iter().all(|member| member.msrs.get(index).is_some());
+        let word = msr_word(index).filter(|_| stated && common.shows_msr(index));
+        let value = |member: &Processor| (member.msrs.get(index).unwrap_or(0), true);
+        if let Some(word) = word {
+            *register = combine(word, 0, pool, value);
+        }
+        word.is_some()
+    });
+    msrs
+}
