@@ -27,6 +27,8 @@ pub struct HostSpec {
     pub backing: Backing,
     /// How the host sizes the pages behind it.
     pub huge_pages: HugePages,
+    /// The host that this one pretends to be, and never more than it truly is. Default none.
+    pub pretend: Option<HostCpu>,
 }
 
 impl Default for HostSpec {
@@ -37,6 +39,7 @@ impl Default for HostSpec {
             stream_count_max: STREAMS_MAX,
             backing: Backing::default(),
             huge_pages: HugePages::default(),
+            pretend: None,
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use limosa_compat::{HostCpu, Mode, Processor};
 use limosa_pages::PAGE_BYTES;
 use limosa_payload::protocol::{Fill, HOLE, MAPPED_END, Params, Pattern, Probe, VCPUS_MAX};
 use limosa_payload::{ParamsError, Serial, pc_memory};
@@ -75,6 +76,30 @@ impl Default for WorkloadSpec {
     }
 }
 
+/// Whether a guest may start on a host that shows it more than its mode allows.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Enforcement {
+    /// It may not: the baseline would be a false promise.
+    #[default]
+    Strict,
+    /// It may, and is judged from then on by what it really sees.
+    Unenforced,
+}
+
+/// The processor that a guest is to see: chosen before it starts, and fixed for its life.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct CpuSpec {
+    /// How much of the host it sees. Default [`Mode::Off`]: all that can travel.
+    pub mode: Mode,
+    /// The offers of other hosts that it is to move to; [`Mode::Common`] and fixed baselines heed
+    /// them.
+    pub pool: Vec<Processor>,
+    /// The host that this one pretends to be, and never more than it truly is.
+    pub pretend: Option<HostCpu>,
+    /// What to do where KVM shows it more than its mode allows.
+    pub enforcement: Enforcement,
+}
+
 /// A guest to boot.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct GuestSpec {
@@ -88,6 +113,8 @@ pub struct GuestSpec {
     pub huge_pages: HugePages,
     /// What it does.
     pub workload: WorkloadSpec,
+    /// What it sees of the processor.
+    pub cpu: CpuSpec,
 }
 
 /// Why no guest can be made of a [`GuestSpec`].
@@ -137,6 +164,7 @@ impl GuestSpec {
             backing: Backing::default(),
             huge_pages: HugePages::default(),
             workload: WorkloadSpec::default(),
+            cpu: CpuSpec::default(),
         }
     }
 
