@@ -6,6 +6,7 @@ use alloc::vec::Vec;
 use limosa_wire::DecodeFault;
 use limosa_wire::codec::{Reader, Writer};
 
+use crate::controls::HINTS;
 use crate::envelope::{Content, CpuDecodeError, open, seal};
 use crate::processor::Processor;
 
@@ -52,6 +53,16 @@ impl HostCpu {
             tsc_scaling,
             about: String::new(),
         }
+    }
+
+    /// A host that also takes in guests to which it can't give all hints about speed (`erms` and
+    /// the like): what they hint at works here too, only slower.
+    pub fn new(offer: Processor, tsc_khz: u32, tsc_scaling: TscScaling) -> Self {
+        let mut host = Self::plain(offer, tsc_khz, tsc_scaling);
+        for name in HINTS {
+            host.accept.cpuid.show(name);
+        }
+        host
     }
 
     /// Seals the description: at most [`CPU_ENVELOPE_BYTES_MAX`](crate::CPU_ENVELOPE_BYTES_MAX)

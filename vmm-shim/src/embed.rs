@@ -72,7 +72,7 @@ macro_rules! embed {
                     ..
                 } = *self.spec();
                 Ok(TargetPolicy {
-                    host: self.cpu().clone(),
+                    host: self.survey().map_err(GuestError::new)?,
                     machine: $machine.into(),
                     memory_bytes_max,
                     vcpu_count_max,

@@ -105,21 +105,14 @@ impl KvmGuest {
         // Refused before anything is made.
         spec.params(0)?;
         let map = layout::memory_map(spec.memory_bytes)?;
+        let chosen = cpu::choose(&vm::open_kvm()?, &spec.cpu)?;
+        cpu::check_memory(&chosen.processor, &map)?;
         let mut blank = Blank::new(map, spec.vcpu_count, spec.backing, spec.huge_pages)?;
         let image = Image::embedded()?;
-        let given = cpu::guest_cpuid(&blank.kvm, spec.vcpu_count)?;
-        for (vcpu, given) in blank.vcpus.iter_mut().zip(&given) {
-            let seen = cpu::install(vcpu.fd(), given)?;
-            // Once more, as it will be on each target: a host that refuses its own answer is found
-            // out here and not in a migration.
-            vcpu.set_cpuid(&seen)
-                .map_err(|error| VmError::refused("KVM_SET_CPUID2", error))?;
+        let cpu = cpu::give(&blank.kvm, &mut blank.vcpus, &chosen, &spec.cpu)?;
+        for vcpu in &mut blank.vcpus {
             boot::enter(vcpu, &image)?;
         }
-        let cpu = match blank.vcpus.first() {
-            Some(first) => cpu::guest_cpu(&blank.kvm, first.fd(), first.cpuid(), spec.vcpu_count)?,
-            None => return Err(spec_without_vcpu(spec)),
-        };
         let params = spec.params(cpu.tsc_khz)?;
         let mut guest = blank.into_guest(cpu, Stage::Paused)?;
         image.load(&guest.view(), &params);
@@ -247,11 +240,11 @@ impl KvmGuest {
             return Err(stage_error(self.stage, "given another state"));
         }
         let state = MachineState::decode(sections)?;
-        state.check_cpu(&self.cpu.processor.cpuid)?;
+        state.check_cpu(&self.cpu.processor)?;
         let cells = self.threads.workers().iter();
         let mut vcpus: Vec<_> = cells.map(|cell| cell.lock()).collect();
         let vcpus = vcpus.iter_mut().map(|vcpu| &mut **vcpu);
-        let serial = state.put(self.vm.fd(), vcpus)?;
+        let serial = state.put(self.vm.fd(), vcpus, &self.cpu.processor)?;
         self.devices.serial().restore(serial);
         self.stage = Stage::Arrived;
         Ok(())
@@ -311,11 +304,6 @@ impl KvmGuest {
     pub fn type_in(&self, bytes: &[u8]) {
         self.devices.serial().type_in(bytes);
     }
-}
-
-fn spec_without_vcpu(spec: &GuestSpec) -> ShimError {
-    let found = spec.vcpu_count;
-    crate::spec::SpecError::VcpuCount { found }.into()
 }
 
 const fn stage_error(stage: Stage, wanted: &'static str) -> ShimError {

@@ -1,10 +1,10 @@
 //! Hosts that take guests in: what they may be asked for, and the empty guests that they make.
 
 use kvm_ioctls::Kvm;
-use limosa_compat::HostCpu;
+use limosa_compat::{HostCpu, restrict};
 use limosa_wire::{Offer, STREAMS_MAX};
 
-use crate::cpu;
+use crate::cpu::{self, Answers, CpuError};
 use crate::error::ShimError;
 use crate::guest::{KVM_MACHINE, KvmGuest};
 use crate::offer;
@@ -49,8 +49,9 @@ impl Default for HostSpec {
 pub struct KvmHost {
     spec: HostSpec,
     cpu: HostCpu,
+    answers: Answers,
     // Open as long as the host takes guests in: so is the module.
-    _kvm: Kvm,
+    kvm: Kvm,
 }
 
 impl KvmHost {
@@ -60,11 +61,26 @@ impl KvmHost {
     /// [`ShimError::Vm`] where there is no KVM, with what to do; [`ShimError::Cpu`].
     pub fn new(spec: HostSpec) -> Result<Self, ShimError> {
         let kvm = vm::open_kvm()?;
+        let answers = Answers::ask(&kvm)?;
         Ok(Self {
+            cpu: pretend(cpu::host_of(&kvm, &answers)?, &spec)?,
             spec,
-            cpu: cpu::host_cpu(&kvm)?,
-            _kvm: kvm,
+            answers,
+            kvm,
         })
+    }
+
+    /// What guests may have now. As long as KVM's answers are those that it gave at first, so is
+    /// this; a module that was loaded anew, or new microcode, may have changed them.
+    ///
+    /// # Errors
+    /// [`ShimError::Cpu`], when KVM can't be asked.
+    pub fn survey(&self) -> Result<HostCpu, ShimError> {
+        let answers = Answers::ask(&self.kvm)?;
+        if answers == self.answers {
+            return Ok(self.cpu.clone());
+        }
+        Ok(pretend(cpu::host_of(&self.kvm, &answers)?, &self.spec)?)
     }
 
     /// What guests may be asked for.
@@ -95,6 +111,13 @@ impl KvmHost {
     }
 }
 
+fn pretend(truth: HostCpu, spec: &HostSpec) -> Result<HostCpu, CpuError> {
+    match &spec.pretend {
+        Some(pretended) => restrict(&truth, pretended).map_err(CpuError::Pretend),
+        None => Ok(truth),
+    }
+}
+
 /// A host for process guests: any.
 #[derive(Debug)]
 pub struct ProcessHost {
@@ -108,7 +131,7 @@ impl ProcessHost {
     /// # Errors
     /// None on any host known.
     pub fn new(spec: HostSpec) -> Result<Self, ShimError> {
-        let cpu = process::nominal_host()?;
+        let cpu = process::host(spec.pretend.as_ref())?;
         Ok(Self { spec, cpu })
     }
 
@@ -116,6 +139,14 @@ impl ProcessHost {
     #[must_use]
     pub const fn spec(&self) -> &HostSpec {
         &self.spec
+    }
+
+    /// What guests may have now: what they might have at first.
+    ///
+    /// # Errors
+    /// None: nothing is asked.
+    pub fn survey(&self) -> Result<HostCpu, ShimError> {
+        Ok(self.cpu.clone())
     }
 
     /// The processor that guests may have: one in name only.

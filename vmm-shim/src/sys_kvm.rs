@@ -1,5 +1,5 @@
-//! KVM calls that `kvm-ioctls` has no x86 door for: the TSC offset and the second form of the
-//! system registers. It interprets nothing.
+//! Calls that `kvm-ioctls` has no x86 door for: the TSC offset, the second form of the system
+//! registers, and the permission for AMX. It interprets nothing.
 //!
 //! Safety rules: the descriptor is a vCPU's, borrowed for the call; each request number carries the
 //! size of the structure that goes with it, and that structure lives through the call.
@@ -60,6 +60,24 @@ pub(crate) fn set_tsc_offset(vcpu: &VcpuFd, mut offset: u64) -> io::Result<()> {
     // SAFETY: `attr` and the number that it points to live through the call; the kernel reads eight
     // bytes there, the attribute's size.
     checked(unsafe { libc::ioctl(vcpu.as_raw_fd(), SET_DEVICE_ATTR as _, &raw const attr) })
+}
+
+/// Source: Linux arch/x86/include/uapi/asm/prctl.h, `ARCH_REQ_XCOMP_GUEST_PERM`.
+const REQUEST_GUEST_PERMISSION: libc::c_ulong = 0x1025;
+/// Number of the state component in which AMX keeps its tiles.
+const AMX_TILE_DATA: libc::c_ulong = 18;
+
+/// Asks for guests of this process to be allowed AMX. A processor without it refuses, which is no
+/// loss; asking again is none either.
+pub(crate) fn permit_amx() {
+    // SAFETY: two numbers and no memory; the call only widens what vCPUs made later may be given.
+    unsafe {
+        libc::syscall(
+            libc::SYS_arch_prctl,
+            REQUEST_GUEST_PERMISSION,
+            AMX_TILE_DATA,
+        )
+    };
 }
 
 /// The system registers with the page-directory pointers of a PAE guest.

@@ -9,7 +9,7 @@ mod worker;
 use std::sync::Arc;
 use std::time::Duration;
 
-use limosa_compat::{CpuidEntry, CpuidTable, GuestCpu, HostCpu, TscScaling};
+use limosa_compat::{CpuidEntry, CpuidTable, GuestCpu, HostCpu, Shaped, TscScaling, shape};
 use limosa_dirty::{DirtySource, PagemapScan, WriteRecorder};
 use limosa_pages::MemoryMap;
 use limosa_payload::GuestBytes;
@@ -62,7 +62,7 @@ impl ProcessGuest {
         let map = layout::memory_map(spec.memory_bytes)?;
         let mut guest = Self::make(
             map,
-            nominal_cpu(spec.vcpu_count)?,
+            guest_cpu(spec)?,
             (spec.backing, spec.huge_pages),
             Stage::Paused,
         )?;
@@ -292,17 +292,27 @@ fn nominal_table() -> Result<CpuidTable, CpuError> {
     }])?)
 }
 
-fn nominal_cpu(vcpu_count: u16) -> Result<GuestCpu, CpuError> {
+fn guest_cpu(spec: &GuestSpec) -> Result<GuestCpu, CpuError> {
+    let here = host(spec.cpu.pretend.as_ref())?;
+    let Shaped { processor, name } = shape(spec.cpu.mode, &here.offer, &spec.cpu.pool)?;
+
     Ok(GuestCpu {
-        processor: nominal_table()?.into(),
+        processor,
         tsc_khz: CLOCK_KHZ as u32,
-        vcpu_count,
-        baseline: "off".into(),
+        vcpu_count: spec.vcpu_count,
+        baseline: name.into(),
     })
 }
 
-/// What any host can give a process guest.
-pub(crate) fn nominal_host() -> Result<HostCpu, CpuError> {
+/// What any host can give a process guest: what it pretends to have, because such a guest uses
+/// nothing of it.
+pub(crate) fn host(pretend: Option<&HostCpu>) -> Result<HostCpu, CpuError> {
+    if let Some(pretended) = pretend {
+        return Ok(HostCpu {
+            tsc_khz: CLOCK_KHZ as u32,
+            ..pretended.clone()
+        });
+    }
     let offer = nominal_table()?.into();
     Ok(HostCpu::plain(offer, CLOCK_KHZ as u32, TscScaling::No))
 }

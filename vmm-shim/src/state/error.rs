@@ -121,6 +121,17 @@ pub enum StateError {
         /// vCPUs of the guest.
         expected: usize,
     },
+    /// KVM shows the guest another processor than it was promised.
+    #[error(
+        "vCPU {vcpu}: this host's KVM shows another processor than the guest was promised: {}",
+        found.join("; ")
+    )]
+    OtherProcessor {
+        /// Which vCPU.
+        vcpu: u16,
+        /// What differs.
+        found: Vec<String>,
+    },
     /// The state's CPUID is another one than the offer's, which was judged.
     #[error("the state's CPUID is not the one that was offered and accepted")]
     OtherCpu,

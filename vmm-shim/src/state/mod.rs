@@ -11,7 +11,7 @@ mod vcpu;
 
 use kvm_bindings::{kvm_irqchip, kvm_pit_state2};
 use kvm_ioctls::VmFd;
-use limosa_compat::CpuidTable;
+use limosa_compat::{Processor, differences};
 use limosa_wire::codec::{Codec, Reader, Writer};
 use limosa_wire::{DecodeError, DecodeFault, EncodeError, SectionKind, StateSection};
 
@@ -110,6 +110,7 @@ impl MachineState {
         self,
         vm: &VmFd,
         vcpus: impl ExactSizeIterator<Item = &'a mut Vcpu>,
+        promised: &Processor,
     ) -> Result<SerialState, StateError> {
         let (found, expected) = (self.vcpus.len(), vcpus.len());
         if found != expected {
@@ -117,7 +118,7 @@ impl MachineState {
         }
         let forward = self.clock.put(vm)?;
         for (state, vcpu) in self.vcpus.iter().zip(vcpus) {
-            state.put(vcpu, &forward)?;
+            state.put(vcpu, promised, &forward)?;
         }
         for chip in &self.irqchips.0 {
             vm.set_irqchip(chip)
@@ -128,15 +129,18 @@ impl MachineState {
         Ok(self.serial)
     }
 
-    /// Whether the CPU that the state describes is the one that was offered, and judged.
-    pub(crate) fn check_cpu(&self, offered: &CpuidTable) -> Result<(), StateError> {
-        let Some(first) = self.vcpus.first() else {
-            return Ok(());
-        };
-        match cpu::table(&first.cpuid) {
-            Ok(table) if table == *offered => Ok(()),
-            _ => Err(StateError::OtherCpu),
+    /// Whether the CPU that the state describes is the one that was offered, and judged: the first
+    /// vCPU's to the bit, the others' but for what tells vCPUs apart.
+    pub(crate) fn check_cpu(&self, offered: &Processor) -> Result<(), StateError> {
+        for (index, vcpu) in self.vcpus.iter().enumerate() {
+            let cpuid = cpu::entries::table(&vcpu.cpuid).map_err(|_| StateError::OtherCpu)?;
+            let msrs = offered.msrs.clone();
+            let exact = index > 0 || cpuid == offered.cpuid;
+            if !exact || !differences(offered, &Processor { cpuid, msrs }).is_empty() {
+                return Err(StateError::OtherCpu);
+            }
         }
+        Ok(())
     }
 
     /// As sections, one of each of [`section_kinds`].

@@ -161,6 +161,12 @@ pub(crate) fn write_one(
     }
 }
 
+/// Sets one register where KVM lets it be set; whether it then holds the value is to be looked at.
+pub(crate) fn try_write(vcpu: &VcpuFd, index: u32, value: u64) -> Result<(), kvm_ioctls::Error> {
+    vcpu.set_msrs(&list([(index, value)].into_iter())?)?;
+    Ok(())
+}
+
 fn tolerate(vcpu: &VcpuFd, number: u16, refused: &kvm_msr_entry) -> Result<(), StateError> {
     let (index, value) = (refused.index, refused.data);
     let there =
@@ -201,7 +207,8 @@ fn check_kept(vcpu: &VcpuFd, number: u16, entries: &[kvm_msr_entry]) -> Result<(
     Ok(())
 }
 
-fn list(entries: impl Iterator<Item = (u32, u64)>) -> Result<Msrs, kvm_ioctls::Error> {
+/// Registers in KVM's form.
+pub(crate) fn list(entries: impl Iterator<Item = (u32, u64)>) -> Result<Msrs, kvm_ioctls::Error> {
     let entries: Vec<_> = entries
         .map(|(index, data)| kvm_msr_entry {
             index,

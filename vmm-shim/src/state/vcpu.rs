@@ -8,6 +8,7 @@ use kvm_bindings::{
     kvm_lapic_state, kvm_mp_state, kvm_msr_entry, kvm_regs, kvm_sregs, kvm_sregs2, kvm_vcpu_events,
     kvm_xcrs,
 };
+use limosa_compat::Processor;
 use limosa_wire::codec::{Codec, Reader, Writer};
 use limosa_wire::{DecodeError, EncodeError};
 
@@ -15,6 +16,7 @@ use super::clock::{ClockState, Forward, TscState};
 use super::codec::{put, put_all, take, take_all};
 use super::error::StateError;
 use super::msrs::{self, MSRS_MAX};
+use crate::cpu;
 use crate::sys_kvm;
 use crate::vcpu::Vcpu;
 
@@ -121,7 +123,8 @@ impl VcpuState {
 
     /// Puts everything into a vCPU that has not run yet, in this order:
     ///
-    /// 1. CPUID: KVM refuses registers whose feature the guest does not have.
+    /// 1. CPUID: KVM refuses registers whose feature the guest does not have. What it then shows is
+    ///    compared with what was promised.
     /// 2. TSC frequency: later values are counted in it.
     /// 3. SREGS: EFER and CR4 decide what other registers may hold, and APIC_BASE in which mode the
     ///    local APIC is.
@@ -131,12 +134,18 @@ impl VcpuState {
     /// 7. TSC, then the MSRs: a deadline is compared with the TSC when it is set.
     /// 8. VCPU_EVENTS: every call above may drop or raise an event.
     /// 9. MP_STATE: the vCPU is runnable, or halted, only when all else is in place.
-    pub(crate) fn put(&self, vcpu: &mut Vcpu, forward: &Forward) -> Result<(), StateError> {
+    pub(crate) fn put(
+        &self,
+        vcpu: &mut Vcpu,
+        promised: &Processor,
+        forward: &Forward,
+    ) -> Result<(), StateError> {
         let number = vcpu.index();
         let failed = |call| StateError::vcpu(number, call);
         vcpu.set_cpuid(&self.cpuid)
             .map_err(failed("KVM_SET_CPUID2"))?;
         let vcpu = &*vcpu;
+        cpu::keep(vcpu, promised)?;
         let fd = vcpu.fd();
         set_tsc_khz(vcpu, self.tsc.khz)?;
         self.put_sregs(vcpu)?;

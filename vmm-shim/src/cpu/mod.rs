@@ -1,0 +1,234 @@
+//! The processor: what this host's KVM can give a guest (`capture.rs`), what a guest is given, and
+//! whether it then sees that. Which of two processors is enough is `limosa-compat`'s.
+
+mod capture;
+pub(crate) mod entries;
+
+use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES, kvm_cpuid_entry2};
+use kvm_ioctls::{Kvm, VcpuFd};
+use limosa_compat::{
+    Difference, GuestCpu, Mode, MsrTable, Place, PoolError, Processor, Register, ShapeError,
+    Shaped, TableError, differences, restrict, shape,
+};
+use limosa_pages::MemoryMap;
+
+pub use capture::host_cpu;
+pub(crate) use capture::{Answers, host_of};
+
+use crate::spec::{CpuSpec, Enforcement};
+use crate::state::{StateError, msrs};
+use crate::vcpu::Vcpu;
+use crate::vm::VmError;
+
+/// Why a guest can't be given a processor, or a host's can't be described.
+#[derive(Debug, thiserror::Error)]
+pub enum CpuError {
+    /// KVM does not answer.
+    #[error(transparent)]
+    Kvm(#[from] VmError),
+    /// KVM's answer breaks the rules of a table.
+    #[error("KVM's description of the processor: {0}")]
+    Table(#[from] TableError),
+    /// The mode does not go with this host and its pool.
+    #[error(transparent)]
+    Shape(#[from] ShapeError),
+    /// This host can't pretend to be another one.
+    #[error("this host can't pretend to be that one: {0}")]
+    Pretend(PoolError),
+    /// KVM shows guests another processor than it is told to.
+    #[error("{}", not_enforced_text(baseline, shown, hidden))]
+    NotEnforced {
+        /// The baseline that was asked for.
+        baseline: &'static str,
+        /// What KVM shows although it is to be hidden.
+        shown: Vec<String>,
+        /// What KVM hides although it is to be shown.
+        hidden: Vec<String>,
+    },
+    /// Guest memory beyond the guest's physical addresses.
+    #[error(
+        "the guest's memory ends at {end:#x}, its physical addresses of {bits} bits before that: \
+         give less memory, or a baseline with wider addresses"
+    )]
+    Memory {
+        /// The end of its memory.
+        end: u64,
+        /// The width of its physical addresses.
+        bits: u32,
+    },
+}
+
+fn not_enforced_text(baseline: &str, shown: &[String], hidden: &[String]) -> String {
+    let mut text = format!("mode {baseline} can't be kept on this host: ");
+    if !shown.is_empty() {
+        text += &format!(
+            "its KVM can't hide {}, so the baseline would be a false promise",
+            shown.join(", ")
+        );
+    }
+    if !hidden.is_empty() {
+        let and = if shown.is_empty() { "" } else { "; and " };
+        text += &format!("{and}its KVM does not show {}", hidden.join(", "));
+    }
+    text + "; start the guest in mode off, on a host whose KVM obeys, or unenforced: it is judged \
+            then by what it really sees"
+}
+
+/// What a new guest is to see on this host.
+pub(crate) fn choose(kvm: &Kvm, spec: &CpuSpec) -> Result<Shaped, CpuError> {
+    let truth = host_cpu(kvm)?;
+    let here = match &spec.pretend {
+        Some(pretended) => restrict(&truth, pretended).map_err(CpuError::Pretend)?,
+        None => truth,
+    };
+    Ok(shape(spec.mode, &here.offer, &spec.pool)?)
+}
+
+/// Gives the vCPUs of a new guest what was chosen for it, and says what it was promised by that:
+/// what KVM then shows it, which is what was chosen wherever KVM obeys.
+pub(crate) fn give(
+    kvm: &Kvm,
+    vcpus: &mut [Vcpu],
+    chosen: &Shaped,
+    spec: &CpuSpec,
+) -> Result<GuestCpu, CpuError> {
+    let vcpu_count = u16::try_from(vcpus.len()).unwrap_or(u16::MAX);
+    let mut first = None;
+    for vcpu in vcpus.iter_mut() {
+        let wanted = entries::of_vcpu(&chosen.processor.cpuid, vcpu.index(), vcpu_count);
+        let seen = install(vcpu.fd(), &wanted)?;
+        // Once more, as it will be on each target: a host that refuses its own answer is found out
+        // here and not in a migration.
+        vcpu.set_cpuid(&seen)
+            .map_err(|error| VmError::refused("KVM_SET_CPUID2", error))?;
+        let seen = Processor {
+            cpuid: entries::table(&seen)?,
+            msrs: give_msrs(kvm, vcpu.fd(), &chosen.processor)?,
+        };
+        let found = differences(&chosen.processor, &seen);
+        if spec.mode != Mode::Off && spec.enforcement == Enforcement::Strict {
+            check(chosen.name, &found)?;
+        }
+        first.get_or_insert((seen, found.is_empty()));
+    }
+    let (processor, obeyed) = first.unwrap_or_default();
+    let baseline = if obeyed || spec.mode == Mode::Off {
+        chosen.name.into()
+    } else {
+        format!("{} (not enforced)", chosen.name)
+    };
+    Ok(GuestCpu {
+        processor,
+        tsc_khz: vcpus.first().map_or(0, Vcpu::native_tsc_khz),
+        vcpu_count,
+        baseline,
+    })
+}
+
+fn check(baseline: &'static str, found: &[Difference]) -> Result<(), CpuError> {
+    let names = |of: &dyn Fn(&&Difference) -> bool| -> Vec<String> {
+        let found = found.iter().filter(of);
+        found
+            .map(|difference| difference.name.to_string())
+            .collect()
+    };
+    if found.is_empty() {
+        return Ok(());
+    }
+    Err(CpuError::NotEnforced {
+        baseline,
+        shown: names(&|difference| difference.is_extra()),
+        hidden: names(&|difference| !difference.is_extra()),
+    })
+}
+
+/// Sets the feature MSRs that are to differ from what KVM gives a vCPU by itself, and reads those
+/// that the guest is promised. What KVM refuses is seen in the answer.
+fn give_msrs(kvm: &Kvm, vcpu: &VcpuFd, chosen: &Processor) -> Result<MsrTable, CpuError> {
+    for (index, value) in misfits(chosen, &capture::feature_msrs(kvm, vcpu)?) {
+        msrs::try_write(vcpu, index, value)
+            .map_err(|error| VmError::refused("KVM_SET_MSRS", error))?;
+    }
+    let all = capture::feature_msrs(kvm, vcpu)?;
+    let promised = all.values().iter().copied();
+    let promised = promised.filter(|(index, _)| chosen.msrs.get(*index).is_some());
+    Ok(MsrTable::new(promised.collect())?)
+}
+
+/// The promised MSRs that are not as promised, with the values that they should have.
+fn misfits(promised: &Processor, msrs: &MsrTable) -> Vec<(u32, u64)> {
+    let seen = Processor {
+        cpuid: promised.cpuid.clone(),
+        msrs: msrs.clone(),
+    };
+    let found = differences(promised, &seen).into_iter();
+    let mut indices: Vec<u32> = found
+        .filter_map(|difference| match difference.place {
+            Place::Msr { index, .. } => Some(index),
+            Place::Vendor | Place::Tsc | Place::Cpuid { .. } => None,
+        })
+        .collect();
+    indices.dedup();
+    let value = |index| Some((index, promised.msrs.get(index)?));
+    indices.into_iter().filter_map(value).collect()
+}
+
+/// Keeps a promise on a vCPU that has been given its CPUID and has not run yet: sets the feature
+/// MSRs, reads all back, and finds what differs.
+pub(crate) fn keep(vcpu: &Vcpu, promised: &Processor) -> Result<(), StateError> {
+    let (number, fd) = (vcpu.index(), vcpu.fd());
+    let failed = |call| StateError::vcpu(number, call);
+    let seen = fd
+        .get_cpuid2(KVM_MAX_CPUID_ENTRIES)
+        .map_err(failed("KVM_GET_CPUID2"))?;
+    let indices: Vec<u32> = promised.msrs.values().iter().map(|msr| msr.0).collect();
+    let read = || -> Result<MsrTable, StateError> {
+        let found = msrs::read_what_is_there(fd, &indices).map_err(failed("KVM_GET_MSRS"))?;
+        let values = found.iter().map(|entry| (entry.index, entry.data));
+        Ok(MsrTable::new(values.collect()).unwrap_or_default())
+    };
+    let mut msrs = read()?;
+    let misfits = misfits(promised, &msrs);
+    if !misfits.is_empty() {
+        for (index, value) in misfits {
+            msrs::try_write(fd, index, value).map_err(failed("KVM_SET_MSRS"))?;
+        }
+        msrs = read()?;
+    }
+    let cpuid = entries::table(seen.as_slice()).unwrap_or_default();
+    let found = differences(promised, &Processor { cpuid, msrs });
+    if found.is_empty() {
+        return Ok(());
+    }
+    let found = found.iter().map(ToString::to_string).collect();
+    Err(StateError::OtherProcessor {
+        vcpu: number,
+        found,
+    })
+}
+
+/// Gives a vCPU its CPUID, and returns what it really sees.
+pub(crate) fn install(
+    vcpu: &VcpuFd,
+    entries: &[kvm_cpuid_entry2],
+) -> Result<Vec<kvm_cpuid_entry2>, VmError> {
+    let too_many = |_| kvm_ioctls::Error::new(libc::E2BIG);
+    let refused = |error| VmError::refused("KVM_SET_CPUID2", error);
+    let cpuid = CpuId::from_entries(entries).map_err(too_many);
+    let cpuid = cpuid.map_err(refused)?;
+    vcpu.set_cpuid2(&cpuid).map_err(refused)?;
+    let seen = vcpu
+        .get_cpuid2(KVM_MAX_CPUID_ENTRIES)
+        .map_err(|error| VmError::refused("KVM_GET_CPUID2", error))?;
+    Ok(seen.as_slice().to_vec())
+}
+
+/// Whether a guest's memory lies within its physical addresses.
+pub(crate) fn check_memory(processor: &Processor, map: &MemoryMap) -> Result<(), CpuError> {
+    let bits = processor.cpuid.register(0x8000_0008, 0, Register::Eax) & 0xff;
+    let end = map.end().address().get();
+    match 1_u64.checked_shl(bits) {
+        Some(beyond) if bits > 0 && end > beyond => Err(CpuError::Memory { end, bits }),
+        _ => Ok(()),
+    }
+}
