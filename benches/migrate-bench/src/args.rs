@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use limosa::Endpoint;
 
+use crate::compat::{CompatCommand, CpuArgs};
 use crate::units;
 
 /// Migrates a running guest and reports what it measured.
@@ -48,6 +49,9 @@ pub(crate) enum Command {
     Source(Box<SourceArgs>),
     /// Wait for one guest, take it in and let it run.
     Target(Box<TargetArgs>),
+    /// Which guest fits which host: processors as files, what hosts have in common, baselines.
+    #[command(subcommand)]
+    Compat(CompatCommand),
     /// Write the guest's program as a PVH ELF: another VMM (`qemu -kernel FILE`) runs it too.
     Payload(Box<PayloadArgs>),
     /// One host of a `run`: takes commands on standard input (used by `run` itself).
@@ -62,6 +66,11 @@ pub(crate) struct RunArgs {
     pub(crate) guest: GuestArgs,
     #[command(flatten)]
     pub(crate) link: LinkArgs,
+    #[command(flatten)]
+    pub(crate) cpu: CpuArgs,
+    /// The target pretends that it offers what FILE says; as `--as-host` does for the source.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) as_target: Option<PathBuf>,
     /// Loopback TCP or a Unix socket.
     #[arg(long, value_enum, default_value_t = Transport::Tcp)]
     pub(crate) transport: Transport,
@@ -87,6 +96,8 @@ pub(crate) struct SourceArgs {
     #[command(flatten)]
     pub(crate) guest: GuestArgs,
     #[command(flatten)]
+    pub(crate) cpu: CpuArgs,
+    #[command(flatten)]
     pub(crate) link: LinkArgs,
     #[command(flatten)]
     pub(crate) output: OutputArgs,
@@ -107,6 +118,10 @@ pub(crate) struct TargetArgs {
     /// What the guest's memory is made of here.
     #[arg(long, value_enum, default_value_t = Backing::Anonymous)]
     pub(crate) backing: Backing,
+    /// This side pretends that it takes in what FILE says, and never more than it truly can. A
+    /// process guest uses no CPUID: with it, all of FILE.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) as_host: Option<PathBuf>,
     /// Let the guest check all its memory once it runs here.
     #[arg(long)]
     pub(crate) verify: bool,

@@ -13,7 +13,7 @@ use signal_hook::flag;
 use crate::args::{GuestChoice, OutputArgs, RunArgs};
 use crate::facts::host_facts;
 use crate::report::{Config, Report, Run, RunOutcome, SCHEMA, Summary};
-use crate::run::{Bench, reference_of};
+use crate::run::{Bench, RunCpu, reference_of};
 use crate::table;
 
 /// The exit status of a refusal.
@@ -31,10 +31,17 @@ pub(crate) fn run(args: &RunArgs) -> Result<ExitCode> {
         eprintln!("migrate-bench: {}", crate::in_one_line(&error));
         return Ok(ExitCode::from(USAGE));
     }
+    let cpu = match RunCpu::read(args) {
+        Ok(cpu) => cpu,
+        Err(error) => {
+            eprintln!("migrate-bench: {error}");
+            return Ok(ExitCode::from(USAGE));
+        }
+    };
     if !args.output.quiet && kind == "process" {
         eprintln!("guest: a process that writes its memory ({reason})");
     }
-    let mut bench = Bench::new(args, kind, Arc::clone(&interrupted))?;
+    let mut bench = Bench::new(args, (kind, cpu), Arc::clone(&interrupted))?;
     let (mut runs, mut references) = (Vec::new(), Vec::new());
     let mut broken_off = false;
     for _ in 0..args.repeat {
@@ -130,7 +137,14 @@ fn config_of(args: &RunArgs, bench: &Bench, kind: &str, reason: &str) -> Config 
         repeat: args.repeat,
         hops: args.hops,
         warmed_bytes: bench.warmed_bytes(),
+        compat: bench.compat().into(),
+        as_host: shown(args.cpu.as_host.as_deref()),
+        as_target: shown(args.as_target.as_deref()),
     }
+}
+
+fn shown(path: Option<&Path>) -> Option<String> {
+    path.map(|path| path.display().to_string())
 }
 
 fn write(report: &Report, output: &OutputArgs) -> Result<()> {
@@ -146,7 +160,7 @@ fn write(report: &Report, output: &OutputArgs) -> Result<()> {
     let json_on_stdout = output.json.as_deref() == Some(Path::new("-"));
     match (output.quiet, json_on_stdout) {
         // An error is no table: it is said all the same.
-        (true, _) => eprint!("{}", table::errors(&report.runs)),
+        (true, _) => eprint!("{}", table::errors(report)),
         (false, true) => eprintln!("{}", table::show(report)),
         (false, false) => println!("{}", table::show(report)),
     }

@@ -5,8 +5,9 @@ use std::time::Duration;
 use anyhow::Result;
 
 use crate::child::Worker;
-use crate::protocol::{Answer, GuestSight, Order, SourceSide, TargetSide};
-use crate::report::{BothSides, Check, CpuSeconds, Downtime, Run, RunOutcome, Verified};
+use crate::protocol::{Answer, CpuFacts, GuestSight, Order, SourceSide, TargetSide};
+use crate::report::{BothSides, Check, Compat, CpuSeconds, Downtime, Run, RunOutcome, Verified};
+use crate::worker::READS_ANOTHER;
 
 /// Longest time for a guest's check of all its memory, and for a digest of it.
 const CHECK_MAX: Duration = Duration::from_secs(300);
@@ -34,6 +35,7 @@ pub(crate) struct Proofs {
 pub(crate) fn conclude(
     proofs: Proofs,
     last: &Move,
+    cpu: CpuFacts,
     here: &mut Worker,
     there: &mut Worker,
 ) -> Result<Run> {
@@ -46,12 +48,14 @@ pub(crate) fn conclude(
     } else {
         GuestSight::default()
     };
+    let (guest, processor) = if proofs.guest && runs_here {
+        check_of(here, &mut error)?
+    } else {
+        (Check::Off, Check::Off)
+    };
     let verified = Verified {
-        guest: if proofs.guest && runs_here {
-            check_of(here, &mut error)?
-        } else {
-            Check::Off
-        },
+        guest,
+        processor,
         digest: if proofs.digest && source.completed() {
             compare_digests(there, target, &mut error)?
         } else {
@@ -63,6 +67,7 @@ pub(crate) fn conclude(
         outcome: outcome_of(&source.ending.outcome),
         custody: source.ending.custody.clone(),
         error,
+        reasons: source.ending.reasons.clone(),
         hops: 0,
         total_ms: figures.map(|figures| figures.total_ms),
         downtime_ms: Downtime {
@@ -86,6 +91,11 @@ pub(crate) fn conclude(
             target: target.and_then(|target| target.overhead_bytes),
         },
         rounds: figures.map_or_else(Vec::new, |figures| figures.rounds.clone()),
+        compat: Compat {
+            cpu,
+            warnings: target.map_or_else(Vec::new, |target| target.warnings.clone()),
+            handshake_ms: figures.and_then(|figures| figures.handshake_ms),
+        },
         verified,
     })
 }
@@ -107,17 +117,31 @@ fn sight_of(worker: &mut Worker) -> Result<GuestSight> {
     })
 }
 
-fn check_of(worker: &mut Worker, error: &mut Option<String>) -> Result<Check> {
+/// The guest's memory and its processor.
+fn check_of(worker: &mut Worker, error: &mut Option<String>) -> Result<(Check, Check)> {
     worker.order(&Order::Check)?;
-    let (ok, detail) = worker.wait_for("check", CHECK_MAX, |answer| match answer {
-        Answer::Checked { ok, detail } => Some((ok, detail)),
+    let (ok, detail, differences) = worker.wait_for("check", CHECK_MAX, |answer| match answer {
+        Answer::Checked {
+            ok,
+            detail,
+            processor,
+        } => Some((ok, detail, processor)),
         _ => None,
     })?;
-    if ok {
-        return Ok(Check::Ok);
+    let memory = if ok { Check::Ok } else { Check::Failed };
+    if !ok {
+        error.get_or_insert(detail);
     }
-    error.get_or_insert(detail);
-    Ok(Check::Failed)
+    let processor = match differences {
+        None => Check::Off,
+        Some(differences) if differences.is_empty() => Check::Ok,
+        Some(differences) => {
+            let differences = differences.join("; ");
+            error.get_or_insert(format!("{READS_ANOTHER}: {differences}"));
+            Check::Failed
+        }
+    };
+    Ok((memory, processor))
 }
 
 /// The target's digest, taken before the guest ran there, against that of what the source has left.

@@ -3,6 +3,7 @@
 mod args;
 mod child;
 mod command_run;
+mod compat;
 mod conclude;
 mod facts;
 mod orders;
@@ -10,6 +11,7 @@ mod payload;
 mod progress;
 mod protocol;
 mod reference;
+mod refusal;
 mod report;
 mod run;
 mod table;
@@ -28,6 +30,7 @@ fn main() -> ExitCode {
         Some(Command::Run(args)) => command_run::run(&args),
         Some(Command::Source(args)) => worker::source(&args),
         Some(Command::Target(args)) => worker::target(&args),
+        Some(Command::Compat(command)) => compat::run(&command),
         Some(Command::Payload(args)) => payload::write(&args),
         Some(Command::Worker) => worker::serve(),
     };

@@ -1,7 +1,8 @@
 //! From the command line to what a worker is told.
 
 use crate::args::{GuestArgs, LinkArgs};
-use crate::protocol::{GuestOrder, LinkOrder};
+use crate::compat::CpuArgs;
+use crate::protocol::{CpuOrder, EnforcementOrder, GuestOrder, LinkOrder};
 
 /// Most streams that are chosen without being asked for.
 const STREAMS_DEFAULT_MAX: usize = 8;
@@ -30,7 +31,23 @@ pub(crate) fn guest_order(args: &GuestArgs, kind: &str) -> GuestOrder {
         probe: args.probe.to_string(),
         backing: args.backing.to_string(),
         seed: args.seed,
+        cpu: CpuOrder::default(),
     }
+}
+
+/// What the guest is to see of its processor, with all files read; the error is one of usage.
+pub(crate) fn cpu_order(args: &CpuArgs) -> Result<CpuOrder, String> {
+    let wish = args.wish()?;
+    Ok(CpuOrder {
+        mode: wish.mode.to_string(),
+        pool: wish.pool,
+        pretend: args.pretend()?,
+        enforcement: if args.compat_unenforced {
+            EnforcementOrder::Unenforced
+        } else {
+            EnforcementOrder::Strict
+        },
+    })
 }
 
 /// The link of the command line, with the stream count settled: one for each logical processor.

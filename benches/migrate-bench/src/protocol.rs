@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::compat::{HostJson, ProcessorJson};
+use crate::refusal::{self, Reason};
 use crate::report::{Pages, Quantiles, RoundFigures};
 
 /// The guest that a worker boots.
@@ -20,6 +22,53 @@ pub(crate) struct GuestOrder {
     pub(crate) probe: String,
     pub(crate) backing: String,
     pub(crate) seed: u64,
+    #[serde(default)]
+    pub(crate) cpu: CpuOrder,
+}
+
+/// What that guest is to see of its processor.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct CpuOrder {
+    /// `off`, `minimum`, `named:NAME` or `common`.
+    pub(crate) mode: String,
+    /// The other hosts, for `common`.
+    pub(crate) pool: Vec<ProcessorJson>,
+    /// What this side pretends to be.
+    pub(crate) pretend: Option<HostJson>,
+    pub(crate) enforcement: EnforcementOrder,
+}
+
+impl Default for CpuOrder {
+    fn default() -> Self {
+        Self {
+            mode: "off".into(),
+            pool: Vec::new(),
+            pretend: None,
+            enforcement: EnforcementOrder::Strict,
+        }
+    }
+}
+
+/// What to do where KVM shows a guest more than it was promised.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum EnforcementOrder {
+    /// Not to start it.
+    Strict,
+    /// To promise what it really sees.
+    Unenforced,
+}
+
+/// What a guest sees of its processor.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct CpuFacts {
+    pub(crate) mode: String,
+    pub(crate) baseline: String,
+    /// By which both sides name it.
+    pub(crate) digest: String,
+    pub(crate) features: Vec<String>,
+    /// What the host would give a new guest besides.
+    pub(crate) hidden: Vec<String>,
 }
 
 /// How a worker moves its guest.
@@ -47,6 +96,8 @@ pub(crate) enum Order {
         digest: bool,
         #[serde(default)]
         memory_bytes_max: Option<u64>,
+        #[serde(default)]
+        pretend: Option<HostJson>,
     },
     /// Move the guest, answer `Progress` now and then, `Sent` at the end.
     Send { endpoint: String, link: LinkOrder },
@@ -78,7 +129,11 @@ pub(crate) enum Order {
 #[serde(tag = "say", rename_all = "snake_case")]
 pub(crate) enum Answer {
     /// The guest runs and has filled its memory.
-    Ready { guest_bytes: u64 },
+    Ready {
+        guest_bytes: u64,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        cpu: Option<CpuFacts>,
+    },
     /// The address that a peer can reach.
     Listening { endpoint: String },
     /// How far a move is.
@@ -95,8 +150,14 @@ pub(crate) enum Answer {
     Landed { side: Box<TargetSide> },
     /// FNV or CRC of all guest memory.
     Digest { digest: u64 },
-    /// The guest's own verdict on its memory.
-    Checked { ok: bool, detail: String },
+    /// The guest's own verdict on its memory, and in what the processor that it reads differs from
+    /// the one that it was promised; none of a guest that reads none.
+    Checked {
+        ok: bool,
+        detail: String,
+        #[serde(default)]
+        processor: Option<Vec<String>>,
+    },
     /// What the guest saw.
     Guest { sight: Box<GuestSight> },
     /// The receiving end of bare sockets has everything.
@@ -114,7 +175,30 @@ pub(crate) struct Ending {
     pub(crate) outcome: String,
     /// `source`, `in-transit` or `target`.
     pub(crate) custody: String,
+    /// All of it in one line.
     pub(crate) error: Option<String>,
+    /// Of a refusal: how far the session was, and every reason.
+    #[serde(default)]
+    pub(crate) refused_at: Option<String>,
+    #[serde(default)]
+    pub(crate) reasons: Vec<Reason>,
+}
+
+impl Ending {
+    /// What went wrong and who has the guest, then every reason of a refusal; none of a move that
+    /// completed.
+    pub(crate) fn words(&self, target_file: Option<&str>) -> Option<String> {
+        let (error, custody) = (self.error.as_ref()?, &self.custody);
+        let headline = match &self.refused_at {
+            Some(stage) => format!("the guest can't live on the target ({stage})"),
+            None => error.clone(),
+        };
+        let reasons = refusal::lines(&self.reasons);
+        let how_to = refusal::how_to(&self.reasons, target_file);
+        Some(format!(
+            "{headline} (the guest is with: {custody})\n{reasons}{how_to}"
+        ))
+    }
 }
 
 /// What the source measured.
@@ -147,6 +231,8 @@ pub(crate) struct MoveFigures {
     pub(crate) overhead_bytes: u64,
     pub(crate) io: String,
     pub(crate) tracking: String,
+    #[serde(default)]
+    pub(crate) handshake_ms: Option<f64>,
 }
 
 /// What the target measured.
@@ -158,6 +244,9 @@ pub(crate) struct TargetSide {
     pub(crate) overhead_bytes: Option<u64>,
     pub(crate) io: Option<String>,
     pub(crate) digest: Option<u64>,
+    /// What differed of the processors and was forgiven, with the reasons.
+    #[serde(default)]
+    pub(crate) warnings: Vec<String>,
     /// The move that followed from there, where one was asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) onward: Option<SourceSide>,
@@ -185,6 +274,7 @@ mod tests {
             io: "auto".into(),
             digest: false,
             memory_bytes_max: None,
+            pretend: None,
         };
         let line = serde_json::to_string(&order).unwrap();
         assert!(!line.contains('\n'));

@@ -3,6 +3,9 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::protocol::CpuFacts;
+use crate::refusal::Reason;
+
 /// The schema's name and version.
 pub(crate) const SCHEMA: &str = "limosa.run/1";
 
@@ -42,6 +45,11 @@ pub(crate) struct Config {
     pub(crate) repeat: u32,
     pub(crate) hops: u32,
     pub(crate) warmed_bytes: u64,
+    /// What the guest was to see of its processor.
+    pub(crate) compat: String,
+    /// What either side pretended to be.
+    pub(crate) as_host: Option<String>,
+    pub(crate) as_target: Option<String>,
 }
 
 /// The machine that the command ran on.
@@ -82,6 +90,8 @@ pub(crate) struct Run {
     pub(crate) outcome: RunOutcome,
     pub(crate) custody: String,
     pub(crate) error: Option<String>,
+    /// Of a refusal.
+    pub(crate) reasons: Vec<Reason>,
     pub(crate) hops: u32,
     pub(crate) total_ms: Option<f64>,
     pub(crate) downtime_ms: Downtime,
@@ -94,7 +104,18 @@ pub(crate) struct Run {
     pub(crate) cpu_s: CpuSeconds,
     pub(crate) overhead_bytes: BothSides<Option<u64>>,
     pub(crate) rounds: Vec<RoundFigures>,
+    pub(crate) compat: Compat,
     pub(crate) verified: Verified,
+}
+
+/// The guest's processor, and what the handshake made of it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Compat {
+    #[serde(flatten)]
+    pub(crate) cpu: CpuFacts,
+    /// What differed and was forgiven, with the reasons.
+    pub(crate) warnings: Vec<String>,
+    pub(crate) handshake_ms: Option<f64>,
 }
 
 /// The pause as each saw it.
@@ -158,6 +179,7 @@ pub(crate) enum Check {
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub(crate) struct Verified {
     pub(crate) guest: Check,
+    pub(crate) processor: Check,
     pub(crate) digest: Check,
 }
 
@@ -208,7 +230,9 @@ impl Spread {
 impl Verified {
     /// Nothing that was checked came out wrong.
     pub(crate) fn holds(self) -> bool {
-        self.guest != Check::Failed && self.digest != Check::Failed
+        [self.guest, self.processor, self.digest]
+            .iter()
+            .all(|check| *check != Check::Failed)
     }
 
     /// Something was checked, and nothing of it came out wrong.

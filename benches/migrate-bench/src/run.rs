@@ -9,10 +9,11 @@ use anyhow::{Context, Result, bail};
 
 use crate::args::{RunArgs, Transport};
 use crate::child::Worker;
+use crate::compat::{HostJson, read_host};
 use crate::conclude::{Move, Proofs, conclude};
-use crate::orders::{guest_order, link_order};
+use crate::orders::{cpu_order, guest_order, link_order};
 use crate::progress::{Bar, Show};
-use crate::protocol::{Answer, GuestOrder, LinkOrder, Order, SourceSide, TargetSide};
+use crate::protocol::{Answer, CpuOrder, GuestOrder, LinkOrder, Order, SourceSide, TargetSide};
 use crate::report::{Reference, Run, RunOutcome, Spread};
 use crate::warm::WarmMemory;
 
@@ -28,6 +29,22 @@ const REFERENCE_MAX: Duration = Duration::from_secs(120);
 /// guest.
 const REFERENCE_BYTES_MAX: u64 = 2 << 30;
 
+/// What the guest is to see of its processor, and what the target pretends to be.
+pub(crate) struct RunCpu {
+    pub(crate) guest: CpuOrder,
+    pub(crate) target: Option<HostJson>,
+}
+
+impl RunCpu {
+    /// Reads the files of the command line; the error is one of usage.
+    pub(crate) fn read(args: &RunArgs) -> Result<Self, String> {
+        Ok(Self {
+            guest: cpu_order(&args.cpu)?,
+            target: args.as_target.as_deref().map(read_host).transpose()?,
+        })
+    }
+}
+
 /// One command's runs, one after the other.
 pub(crate) struct Bench {
     guest: GuestOrder,
@@ -41,11 +58,17 @@ pub(crate) struct Bench {
     sockets: u32,
     io: Option<String>,
     warmed_bytes: u64,
+    /// What the source pretends to be, which boots the guest, and the target.
+    pretend: [Option<HostJson>; 2],
 }
 
 impl Bench {
-    /// Ready to run `args`, with the guest kind settled.
-    pub(crate) fn new(args: &RunArgs, kind: &str, interrupted: Arc<AtomicBool>) -> Result<Self> {
+    /// Ready to run `args`, with the guest kind settled and all files read.
+    pub(crate) fn new(
+        args: &RunArgs,
+        (kind, cpu): (&str, RunCpu),
+        interrupted: Arc<AtomicBool>,
+    ) -> Result<Self> {
         let show = if args.output.quiet {
             Show::Nothing
         } else {
@@ -56,7 +79,11 @@ impl Bench {
             std::fs::create_dir_all(&scratch).context("a folder for the sockets")?;
         }
         Ok(Self {
-            guest: guest_order(&args.guest, kind),
+            pretend: [cpu.guest.pretend.clone(), cpu.target],
+            guest: GuestOrder {
+                cpu: cpu.guest,
+                ..guest_order(&args.guest, kind)
+            },
             link: link_order(&args.link),
             transport: args.transport,
             hops: args.hops,
@@ -88,6 +115,11 @@ impl Bench {
         self.io.as_deref()
     }
 
+    /// What the guest is to see of its processor.
+    pub(crate) fn compat(&self) -> &str {
+        &self.guest.cpu.mode
+    }
+
     /// How much free memory was warmed before each move.
     pub(crate) fn warmed_bytes(&self) -> u64 {
         self.warmed_bytes
@@ -102,13 +134,17 @@ impl Bench {
         here.order(&Order::Boot {
             guest: self.guest.clone(),
         })?;
-        here.wait_unless(&self.interrupted, "guest", BOOT_MAX, |answer| {
-            matches!(answer, Answer::Ready { .. }).then_some(())
+        let stop = Arc::clone(&self.interrupted);
+        let cpu = here.wait_unless(&stop, "guest", BOOT_MAX, |answer| match answer {
+            Answer::Ready { cpu, .. } => cpu,
+            _ => None,
         })?;
         let mut hops = 0;
         let last = loop {
             bar.say("connecting");
-            let moved = self.hop(&mut here, &mut there, &bar)?;
+            // What takes the guest in: the target, and every second time the source.
+            let pretend = self.pretend[(hops as usize + 1) % 2].clone();
+            let moved = self.hop(&mut here, (&mut there, pretend), &bar)?;
             if !moved.source.completed() {
                 break moved;
             }
@@ -120,7 +156,7 @@ impl Bench {
         };
         bar.say("checking the guest's memory");
         // `here` has the guest now, wherever it ended.
-        let run = conclude(self.proofs, &last, &mut here, &mut there);
+        let run = conclude(self.proofs, &last, cpu, &mut here, &mut there);
         bar.end();
         let (run, guest_bytes) = (run?, self.guest.memory_bytes);
         Ok(Run {
@@ -131,7 +167,12 @@ impl Bench {
         })
     }
 
-    fn hop(&mut self, here: &mut Worker, there: &mut Worker, bar: &Bar) -> Result<Move> {
+    fn hop(
+        &mut self,
+        here: &mut Worker,
+        (there, pretend): (&mut Worker, Option<HostJson>),
+        bar: &Bar,
+    ) -> Result<Move> {
         let mut warm = WarmMemory::new(self.guest.memory_bytes);
         there.order(&Order::Listen {
             endpoint: self.endpoint(),
@@ -140,6 +181,7 @@ impl Bench {
             io: self.link.io.clone(),
             digest: self.proofs.digest,
             memory_bytes_max: None,
+            pretend,
         })?;
         let endpoint =
             there.wait_for("address", Duration::from_secs(20), |answer| match answer {

@@ -2,6 +2,7 @@
 
 use comfy_table::{Cell, CellAlignment, Table, presets};
 
+use crate::refusal;
 use crate::report::{Check, Pages, Report, Run, RunOutcome, Spread, Summary};
 use crate::units::{show_bytes, show_ms};
 
@@ -51,6 +52,7 @@ fn rows(report: &Report) -> Vec<Row> {
     rows.extend(cost_rows());
     rows.extend([
         Row::new("verified by the guest", |run| check(run.verified.guest)),
+        Row::new("processor as promised", |run| check(run.verified.processor)),
         Row::new("verified by digest", |run| check(run.verified.digest)),
     ]);
     rows
@@ -150,17 +152,24 @@ fn notes(report: &Report) -> String {
             show_rate(reference.throughput_gib_s.median),
         );
     }
-    notes + &errors(&report.runs)
+    notes + &errors(report)
 }
 
-/// What went wrong in which run, a line each; empty where nothing did.
-pub(crate) fn errors(runs: &[Run]) -> String {
+/// What went wrong in which run, each reason of a refusal on a line; empty where nothing did.
+pub(crate) fn errors(report: &Report) -> String {
     let mut lines = String::new();
-    for (number, run) in (1..).zip(runs) {
-        if let Some(error) = &run.error {
-            let custody = &run.custody;
+    for (number, run) in (1..).zip(&report.runs) {
+        let Some(error) = &run.error else { continue };
+        let custody = &run.custody;
+        if run.reasons.is_empty() {
             lines += &format!("run {number}: {error} (the guest is with: {custody})\n");
+            continue;
         }
+        lines += &format!(
+            "run {number}: the guest can't live on the target (the guest is with: {custody})\n"
+        );
+        lines += &refusal::lines(&run.reasons);
+        lines += &refusal::how_to(&run.reasons, report.config.as_target.as_deref());
     }
     lines
 }

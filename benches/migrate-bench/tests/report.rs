@@ -37,7 +37,7 @@ const TOP: [(&str, Kind); 6] = [
     ("/summary", Any),
 ];
 
-const CONFIG: [(&str, Kind); 21] = [
+const CONFIG: [(&str, Kind); 24] = [
     ("/guest", OneOf(&["kvm", "process"])),
     ("/guest_reason", Text),
     ("/memory_bytes", Count),
@@ -59,6 +59,9 @@ const CONFIG: [(&str, Kind); 21] = [
     ("/repeat", Count),
     ("/hops", Count),
     ("/warmed_bytes", Count),
+    ("/compat", OneOf(&["off"])),
+    ("/as_host", Null),
+    ("/as_target", Null),
 ];
 
 const HOST: [(&str, Kind); 5] = [
@@ -79,10 +82,11 @@ const REFERENCE: [(&str, Kind); 6] = [
 ];
 
 /// Of a completed run.
-const RUN: [(&str, Kind); 28] = [
+const RUN: [(&str, Kind); 36] = [
     ("/outcome", OneOf(&["completed"])),
     ("/custody", OneOf(&["target"])),
     ("/error", Null),
+    ("/reasons", Any),
     ("/hops", Count),
     ("/total_ms", Figure),
     ("/downtime_ms/engine", Figure),
@@ -107,6 +111,13 @@ const RUN: [(&str, Kind); 28] = [
     ("/rounds/0/pages", Count),
     ("/rounds/0/wire_bytes", Count),
     ("/rounds/0/ms", Figure),
+    ("/compat/mode", OneOf(&["off"])),
+    ("/compat/baseline", OneOf(&["off"])),
+    ("/compat/digest", Text),
+    ("/compat/features", Any),
+    ("/compat/hidden", Any),
+    ("/compat/warnings", Any),
+    ("/compat/handshake_ms", Any),
     ("/verified", Any),
 ];
 

@@ -12,24 +12,33 @@ use serde::Serialize;
 
 use crate::args::{LinkArgs, OutputArgs, SourceArgs, TargetArgs};
 use crate::command_run::settle_guest;
-use crate::orders::{guest_order, link_order};
+use crate::compat::read_host;
+use crate::orders::{cpu_order, guest_order, link_order};
 use crate::progress::{Bar, Show};
-use crate::protocol::{Ending, SourceSide, TargetSide};
+use crate::protocol::{CpuFacts, Ending, GuestOrder, SourceSide, TargetSide};
 use crate::units::show_ms;
-use crate::worker::guest::{AnyGuest, Checked, boot, check, sight};
-use crate::worker::{READY_MAX, moving};
+use crate::worker::guest::{AnyGuest, boot, check, sight};
+use crate::worker::{READY_MAX, cpu, moving};
 
 /// Boots a guest here and moves it to a target that listens elsewhere.
 pub(crate) fn source(args: &SourceArgs) -> Result<ExitCode> {
     let cancel = cancel_on_signal()?;
     let (kind, reason) = settle_guest(args.guest.guest)?;
     if let Err(error) = crate::worker::check_guest(&args.guest, kind) {
-        eprintln!("migrate-bench: {}", crate::in_one_line(&error));
-        return Ok(ExitCode::from(crate::command_run::USAGE));
+        return Ok(wrong_usage(&crate::in_one_line(&error)));
     }
+    let cpu = match cpu_order(&args.cpu) {
+        Ok(cpu) => cpu,
+        Err(error) => return Ok(wrong_usage(&error)),
+    };
     eprintln!("guest: {kind} ({reason}); booting and filling its memory");
-    let mut guest = boot(&guest_order(&args.guest, kind))?;
+    let order = GuestOrder {
+        cpu,
+        ..guest_order(&args.guest, kind)
+    };
+    let mut guest = boot(&order)?;
     guest.workload().wait_ready(READY_MAX)?;
+    let compat = cpu::facts(&guest, &order.cpu)?;
     let way = Way {
         endpoint: &args.to,
         link: &args.link,
@@ -37,8 +46,25 @@ pub(crate) fn source(args: &SourceArgs) -> Result<ExitCode> {
         verify: args.guest.verify,
     };
     let side = way.send(&mut guest, &cancel)?;
-    write_json(&args.output, &side)?;
+    let report = SourceJson {
+        side: &side,
+        compat: &compat,
+    };
+    write_json(&args.output, &report)?;
     way.conclude(&guest, &side)
+}
+
+/// What `source` writes.
+#[derive(Serialize)]
+struct SourceJson<'a> {
+    #[serde(flatten)]
+    side: &'a SourceSide,
+    compat: &'a CpuFacts,
+}
+
+fn wrong_usage(error: &str) -> ExitCode {
+    eprintln!("migrate-bench: {error}");
+    ExitCode::from(crate::command_run::USAGE)
 }
 
 /// A move from here that was asked for on the command line.
@@ -96,6 +122,10 @@ impl Way<'_> {
 pub(crate) fn target(args: &TargetArgs) -> Result<ExitCode> {
     let cancel = cancel_on_signal()?;
     let (kind, reason) = settle_guest(args.guest)?;
+    let pretend = match args.as_host.as_deref().map(read_host).transpose() {
+        Ok(pretend) => pretend,
+        Err(error) => return Ok(wrong_usage(&error)),
+    };
     let wish = moving::Listen {
         endpoint: args.listen.to_string(),
         kind: kind.into(),
@@ -103,6 +133,7 @@ pub(crate) fn target(args: &TargetArgs) -> Result<ExitCode> {
         io: args.link.io.to_string(),
         digest: false,
         memory_bytes_max: args.memory_max,
+        pretend: pretend.map(|host| host.0),
     };
     let (guest, side) = moving::listen(&wish, &cancel, |endpoint| {
         eprintln!("guests: {kind} ({reason}); listening on {endpoint}");
@@ -168,15 +199,27 @@ fn write_json(output: &OutputArgs, side: &impl Serialize) -> Result<()> {
     crate::command_run::write_text(path, &text)
 }
 
-/// Lets the guest check all its memory, and says what it found.
+/// Lets the guest check all its memory and its processor, and says what it found.
 fn verify(guest: &AnyGuest) -> Result<bool> {
-    let Checked { ok, detail } = check(guest)?;
-    if ok {
+    let checked = check(guest)?;
+    if checked.ok {
         eprintln!("the guest found all its memory right");
     } else {
-        eprintln!("migrate-bench: {detail}");
+        eprintln!("migrate-bench: {}", checked.detail);
     }
-    Ok(ok)
+    let differences = checked.processor.as_deref().unwrap_or_default();
+    match checked.processor {
+        // A guest that reads none.
+        None => {}
+        Some(_) if differences.is_empty() => {
+            eprintln!("the guest reads the processor that it was promised");
+        }
+        Some(_) => eprintln!("migrate-bench: {}:", cpu::READS_ANOTHER),
+    }
+    for difference in differences {
+        eprintln!("  {difference}");
+    }
+    Ok(checked.ok && differences.is_empty())
 }
 
 /// A token that the first SIGINT or SIGTERM uses; the second one ends this process.
@@ -194,11 +237,8 @@ fn cancel_on_signal() -> Result<CancelToken> {
 }
 
 fn status_of(ending: &Ending) -> ExitCode {
-    if let Some(error) = &ending.error {
-        eprintln!(
-            "migrate-bench: {error} (the guest is with: {})",
-            ending.custody
-        );
+    if let Some(words) = ending.words(None) {
+        eprint!("migrate-bench: {words}");
     }
     match ending.outcome.as_str() {
         "completed" => ExitCode::SUCCESS,
@@ -217,6 +257,8 @@ mod tests {
             outcome: "refused".into(),
             custody: "source".into(),
             error: Some("no".into()),
+            refused_at: None,
+            reasons: Vec::new(),
         };
         assert_eq!(status_of(&ending), ExitCode::from(3));
     }

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
+use limosa_compat::GuestCpu;
 use limosa_payload::protocol::{Fill, Pattern, Phase, Probe};
 use limosa_payload::{Histogram, VcpuReport};
 use limosa_shim::{Backing, GuestSpec, HugePages, KvmGuest, ProcessGuest, Workload, WorkloadSpec};
@@ -12,6 +13,7 @@ use crate::orders::guest_order;
 use crate::protocol::{GuestOrder, GuestSight};
 use crate::report::Quantiles;
 use crate::units::ms;
+use crate::worker::cpu;
 
 /// Longest time for a guest's check of all its memory.
 const CHECK_MAX: Duration = Duration::from_secs(240);
@@ -44,6 +46,14 @@ impl AnyGuest {
         match self {
             Self::Kvm(guest) => guest,
             Self::Process(guest) => guest,
+        }
+    }
+
+    /// The processor that it was promised.
+    pub(crate) fn cpu(&self) -> &GuestCpu {
+        match self {
+            Self::Kvm(guest) => guest.cpu(),
+            Self::Process(guest) => guest.cpu(),
         }
     }
 
@@ -118,22 +128,28 @@ pub(crate) fn spec_of(order: &GuestOrder) -> Result<GuestSpec> {
             seed: order.seed,
             ..WorkloadSpec::default()
         },
+        cpu: cpu::spec_of(&order.cpu)?,
     })
 }
 
-/// A guest's own verdict on its memory.
+/// A guest's own verdict on its memory and its processor.
 pub(crate) struct Checked {
+    /// All its memory is right.
     pub(crate) ok: bool,
     pub(crate) detail: String,
+    /// In what the processor that it reads differs from what it was promised; none of a guest that
+    /// reads none.
+    pub(crate) processor: Option<Vec<String>>,
 }
 
-/// Lets the guest check all its memory.
+/// Lets the guest check all its memory, and read its processor anew.
 pub(crate) fn check(guest: &AnyGuest) -> Result<Checked> {
     let report = guest.workload().check(CHECK_MAX)?;
     let first = report.first_bad.map_or_else(String::new, |address| {
         format!(", the first at {address:#x}")
     });
     Ok(Checked {
+        processor: cpu::differences(guest)?,
         ok: report.intact(),
         detail: format!(
             "the guest found {} of {} pages wrong{first}; it had done {} writes and found {}",

@@ -2,6 +2,7 @@
 //! by lines; `source` and `target` drive it from the command line.
 
 mod commands;
+mod cpu;
 mod guest;
 mod moving;
 
@@ -18,6 +19,7 @@ use limosa_shim::GuestRam;
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 pub(crate) use self::commands::{source, target};
+pub(crate) use self::cpu::READS_ANOTHER;
 use self::guest::{AnyGuest, boot, sight};
 pub(crate) use self::guest::{check_guest, spec_of};
 use crate::protocol::{Answer, Order};
@@ -110,12 +112,13 @@ fn say(answer: &Answer) {
 impl Host {
     fn obey(&mut self, order: Order, cancel: &CancelToken) -> Result<()> {
         let answer = match order {
-            Order::Boot { guest } => {
-                let guest = boot(&guest)?;
+            Order::Boot { guest: order } => {
+                let guest = boot(&order)?;
                 guest.workload().wait_ready(READY_MAX)?;
                 let guest_bytes = guest.workload().pages().ram().map().page_count().bytes();
+                let cpu = Some(cpu::facts(&guest, &order.cpu)?);
                 self.guest = Some(guest);
-                Answer::Ready { guest_bytes }
+                Answer::Ready { guest_bytes, cpu }
             }
             Order::Listen {
                 endpoint,
@@ -124,6 +127,7 @@ impl Host {
                 io,
                 digest,
                 memory_bytes_max,
+                pretend,
             } => {
                 self.guest = None;
                 let wish = moving::Listen {
@@ -133,6 +137,7 @@ impl Host {
                     io,
                     digest,
                     memory_bytes_max,
+                    pretend: pretend.map(|host| host.0),
                 };
                 let (guest, side) = moving::listen(&wish, cancel, |endpoint| {
                     say(&Answer::Listening { endpoint });
@@ -153,8 +158,12 @@ impl Host {
                 digest: self.guest()?.workload().memory_digest()?,
             },
             Order::Check => {
-                let guest::Checked { ok, detail } = guest::check(self.guest()?)?;
-                Answer::Checked { ok, detail }
+                let checked = guest::check(self.guest()?)?;
+                Answer::Checked {
+                    ok: checked.ok,
+                    detail: checked.detail,
+                    processor: checked.processor,
+                }
             }
             Order::Guest => Answer::Guest {
                 sight: Box::new(sight(self.guest()?)?),
@@ -188,7 +197,10 @@ impl Host {
                 let ram = reference::fresh_memory(bytes, guest::backing(&backing))?;
                 reference::touch(&ram)?;
                 self.ram = Some(ram);
-                Answer::Ready { guest_bytes: bytes }
+                Answer::Ready {
+                    guest_bytes: bytes,
+                    cpu: None,
+                }
             }
             Order::Blast { endpoint, streams } => {
                 let ram = self.ram.as_ref().context("there is no memory to send")?;

@@ -4,17 +4,21 @@ use std::time::Duration;
 
 use anyhow::Result;
 use limosa::{
-    CancelToken, Codec, EncodingCounts, Endpoint, GuestError, GuestMemory, IoChoice, LinkConfig,
-    Listener, MigrationConfig, MigrationError, Moment, Offer, OnStall, SourceGuest, SourceReport,
-    StateSection, TargetGuest, TargetHost, TargetPolicy, migrate_in, migrate_out,
+    CancelToken, Cause, Codec, EncodingCounts, Endpoint, GuestError, GuestMemory, IoChoice,
+    LinkConfig, Listener, MigrationConfig, MigrationError, Moment, Offer, OnStall, SessionError,
+    SourceGuest, SourceReport, StateSection, TargetGuest, TargetHost, TargetPolicy, migrate_in,
+    migrate_out,
 };
+use limosa_compat::HostCpu;
 use limosa_payload::protocol::Phase;
 use limosa_shim::{HostSpec, HugePages, KvmHost, ProcessHost, Workload};
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::protocol::{Answer, Ending, LinkOrder, MoveFigures, SourceSide, TargetSide};
+use crate::refusal::Reason;
 use crate::report::{Pages, RoundFigures};
 use crate::units::ms;
+use crate::worker::cpu;
 use crate::worker::guest::{AnyGuest, backing, quantiles};
 
 /// CPU time of this process's threads, split into the guest's and the rest.
@@ -103,6 +107,7 @@ fn figures_of(report: SourceReport) -> MoveFigures {
         overhead_bytes: report.overhead_bytes,
         io: report.io,
         tracking: report.tracking,
+        handshake_ms: None,
     }
 }
 
@@ -125,6 +130,8 @@ pub(crate) struct Listen {
     pub(crate) digest: bool,
     /// Largest guest to accept, in bytes; none for as much as a host can have at all.
     pub(crate) memory_bytes_max: Option<u64>,
+    /// What this host pretends to be.
+    pub(crate) pretend: Option<HostCpu>,
 }
 
 /// Takes one guest in; `listening` is told where, once somebody can connect.
@@ -138,6 +145,7 @@ pub(crate) fn listen(
         backing: backing(&wish.backing),
         huge_pages: HugePages::Advised,
         memory_bytes_max: wish.memory_bytes_max.unwrap_or(spec.memory_bytes_max),
+        pretend: wish.pretend.clone(),
         ..spec
     };
     let link = LinkConfig {
@@ -177,7 +185,11 @@ where
     H::Guest: Workload + Into<AnyGuest>,
 {
     let begun = CpuClock::now(Duration::ZERO);
-    let mut host = DigestHost { host, digest };
+    let mut host = DigestHost {
+        host,
+        digest,
+        warnings: Vec::new(),
+    };
     let landed = migrate_in(&mut host, listener, config, cancel, &mut ());
     let (guest, report, ending, digest) = match landed {
         Ok(landed) => {
@@ -199,6 +211,7 @@ where
         overhead_bytes: report.as_ref().map(|report| report.overhead_bytes),
         io: report.map(|report| report.io),
         digest,
+        warnings: host.warnings,
         onward: None,
     };
     Ok((guest, side))
@@ -225,6 +238,8 @@ impl Digest {
 struct DigestHost<H> {
     host: H,
     digest: Digest,
+    /// What was forgiven to the guest that came.
+    warnings: Vec<String>,
 }
 
 struct DigestGuest<G> {
@@ -243,6 +258,8 @@ where
     }
 
     fn prepare(&mut self, offer: &Offer) -> Result<Self::Guest, GuestError> {
+        let host = self.host.policy()?.host;
+        self.warnings = cpu::warnings(&offer.cpu, &host).map_err(GuestError::new)?;
         Ok(DigestGuest {
             guest: self.host.prepare(offer)?,
             digest: self.digest,
@@ -299,6 +316,8 @@ fn ending_of(error: Option<&MigrationError>) -> Ending {
             outcome: "completed".into(),
             custody: "target".into(),
             error: None,
+            refused_at: None,
+            reasons: Vec::new(),
         };
     };
     let outcome = match &error.cause {
@@ -306,10 +325,20 @@ fn ending_of(error: Option<&MigrationError>) -> Ending {
         cause if cause.is_cancelled() => "cancelled",
         _ => "failed",
     };
+    let reasons = match &error.cause {
+        Cause::Session(SessionError::PeerIncompatible(reasons)) => reasons.as_slice(),
+        _ => &[],
+    };
+    let reasons = reasons.iter().map(|reason| Reason {
+        what: reason.what.clone(),
+        remedy: reason.remedy.clone(),
+    });
     Ending {
         outcome: outcome.into(),
         custody: error.custody.to_string(),
         error: Some(error.to_string()),
+        refused_at: error.cause.is_refusal().then(|| error.stage.to_string()),
+        reasons: reasons.collect(),
     }
 }
 

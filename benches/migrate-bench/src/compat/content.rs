@@ -1,0 +1,168 @@
+//! Files that describe processors, of either form: our JSON, or lines `cpuid …` and `msr …`. What
+//! can't be read in full is not read at all.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+use limosa_compat::text::{self, TextError};
+use limosa_compat::{
+    ARCH_CAPABILITIES, GuestCpu, HostCpu, MsrTable, Processor, Register, TscScaling,
+};
+
+use super::json;
+
+/// Longest file that is read: far above what a table's limits allow.
+const FILE_BYTES_MAX: u64 = 4 << 20;
+
+/// What a file says.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Content {
+    /// What a host can give.
+    Host(HostCpu),
+    /// What a guest was promised.
+    Guest(GuestCpu),
+    /// What guests are to be given.
+    Baseline { name: String, processor: Processor },
+    /// A bare table.
+    Processor(Processor),
+}
+
+impl Content {
+    /// The processor as a guest has it or, of a host, as it gives it to new guests.
+    pub(crate) fn processor(&self) -> &Processor {
+        match self {
+            Self::Host(host) => &host.offer,
+            Self::Guest(guest) => &guest.processor,
+            Self::Baseline { processor, .. } | Self::Processor(processor) => processor,
+        }
+    }
+
+    /// The guest that sees this; of a host, a guest that was started there in mode `off`.
+    pub(crate) fn into_guest(self) -> GuestCpu {
+        let guest = |processor, tsc_khz, baseline: &str| GuestCpu {
+            processor,
+            tsc_khz,
+            vcpu_count: 1,
+            baseline: baseline.into(),
+        };
+        match self {
+            Self::Guest(guest) => guest,
+            Self::Host(host) => guest(host.offer, host.tsc_khz, "off"),
+            Self::Baseline { name, processor } => guest(processor, 0, &name),
+            Self::Processor(processor) => guest(processor, 0, "off"),
+        }
+    }
+
+    /// The host that gives and takes this. Only of a host is the clock known: 0 else.
+    pub(crate) fn into_host(self) -> HostCpu {
+        match self {
+            Self::Host(host) => host,
+            Self::Guest(GuestCpu { processor, .. })
+            | Self::Baseline { processor, .. }
+            | Self::Processor(processor) => HostCpu::plain(processor, 0, TscScaling::No),
+        }
+    }
+}
+
+/// A file that was read.
+#[derive(Debug, Clone)]
+pub(crate) struct Loaded {
+    /// What to call it.
+    pub(crate) name: String,
+    pub(crate) content: Content,
+    /// What had to be assumed, a line each.
+    pub(crate) notes: Vec<String>,
+}
+
+/// Reads a file, or standard input for `-`. The error is one line: file, line, reason.
+pub(crate) fn load(path: &Path) -> Result<Loaded, String> {
+    let name = if path == Path::new("-") {
+        "standard input".to_owned()
+    } else {
+        path.display().to_string()
+    };
+    let text = read(path).map_err(|reason| format!("{name}: {reason}"))?;
+    let content = parse(&text).map_err(|reason| format!("{name}: {reason}"))?;
+    let mut loaded = Loaded {
+        name,
+        content,
+        notes: Vec::new(),
+    };
+    loaded.complete();
+    Ok(loaded)
+}
+
+impl Loaded {
+    /// A bare table of a tool that reads no registers lacks what its CPUID says is there.
+    fn complete(&mut self) {
+        let Content::Processor(processor) = &mut self.content else {
+            return;
+        };
+        let shown = processor.cpuid.register(7, 0, Register::Edx) >> 29 & 1 == 1;
+        if !shown || processor.msrs.get(ARCH_CAPABILITIES).is_some() {
+            return;
+        }
+        let mut values = processor.msrs.values().to_vec();
+        values.push((ARCH_CAPABILITIES, 0));
+        if let Ok(msrs) = MsrTable::new(values) {
+            processor.msrs = msrs;
+            self.notes.push(format!(
+                "{}: arch-capabilities is shown but MSR {ARCH_CAPABILITIES:#x} is not listed: \
+                 taken as 0",
+                self.name
+            ));
+        }
+    }
+}
+
+fn read(path: &Path) -> Result<String, String> {
+    let mut bytes = Vec::new();
+    let from: Result<Box<dyn Read>, _> = if path == Path::new("-") {
+        Ok(Box::new(std::io::stdin().lock()))
+    } else {
+        File::open(path).map(|file| Box::new(file) as Box<dyn Read>)
+    };
+    from.and_then(|from| from.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes))
+        .map_err(|error| format!("can't be read: {error}"))?;
+    if bytes.len() as u64 > FILE_BYTES_MAX {
+        return Err("it is longer than 4 MiB: no description of a processor".into());
+    }
+    String::from_utf8(bytes).map_err(|error| {
+        let good = error.utf8_error().valid_up_to();
+        let lines = error.as_bytes().iter().take(good);
+        let line = 1 + lines.filter(|byte| **byte == b'\n').count();
+        format!("line {line}: it is no text")
+    })
+}
+
+fn parse(text: &str) -> Result<Content, String> {
+    if text.trim_start().starts_with('{') {
+        return json::parse(text);
+    }
+    match text::parse(text) {
+        Ok(processor) => Ok(Content::Processor(processor)),
+        Err(TextError::Table(error)) => Err(format!("line {}: {error}", wrong_line(text))),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// The line at which a text whose lines are good, each by itself, stops being a table.
+fn wrong_line(text: &str) -> usize {
+    let lines: Vec<&str> = text.lines().collect();
+    let is_table = |count: usize| {
+        let first = lines.get(..count).unwrap_or_default().join("\n");
+        !matches!(text::parse(&first), Err(TextError::Table(_)))
+    };
+    // Whatever is added to a broken table, it stays one.
+    let (mut good, mut broken) = (0, lines.len());
+    while broken - good > 1 {
+        let middle = good.midpoint(broken);
+        if is_table(middle) {
+            good = middle;
+        } else {
+            broken = middle;
+        }
+    }
+    broken
+}

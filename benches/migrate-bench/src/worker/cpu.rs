@@ -1,0 +1,79 @@
+//! The processor of a guest as a host of the benchmark sees it: what it was promised, what it reads,
+//! what is hidden from it.
+
+use anyhow::{Context, Result};
+use limosa_compat::{GuestCpu, HostCpu, Processor, differences as compare, feature_names, judge};
+use limosa_shim::{CpuSpec, Enforcement, HostSpec, KvmHost, ProcessHost};
+
+use crate::compat::mode_of;
+use crate::protocol::{CpuFacts, CpuOrder, EnforcementOrder};
+use crate::worker::guest::AnyGuest;
+
+/// What is said of a guest that was let down.
+pub(crate) const READS_ANOTHER: &str = "the guest reads another processor than it was promised";
+
+/// What `order` means to a VMM.
+pub(crate) fn spec_of(order: &CpuOrder) -> Result<CpuSpec> {
+    let mode = mode_of(&order.mode);
+    Ok(CpuSpec {
+        mode: mode.with_context(|| format!("there is no mode `{}`", order.mode))?,
+        pool: order.pool.iter().map(|member| member.0.clone()).collect(),
+        pretend: order.pretend.clone().map(|host| host.0),
+        enforcement: match order.enforcement {
+            EnforcementOrder::Strict => Enforcement::Strict,
+            EnforcementOrder::Unenforced => Enforcement::Unenforced,
+        },
+    })
+}
+
+/// What a guest that was booted here as ordered sees of its processor.
+pub(crate) fn facts(guest: &AnyGuest, order: &CpuOrder) -> Result<CpuFacts> {
+    let cpu = guest.cpu();
+    let host = host_of(guest, order)?;
+    let owned = |names: Vec<&str>| names.into_iter().map(String::from).collect::<Vec<_>>();
+    let features = feature_names(&cpu.processor);
+    let mut hidden = feature_names(&host.offer);
+    hidden.retain(|name| !features.contains(name));
+    Ok(CpuFacts {
+        mode: order.mode.clone(),
+        baseline: cpu.baseline.clone(),
+        digest: format!("{:#018x}", cpu.digest()),
+        features: owned(features),
+        hidden: owned(hidden),
+    })
+}
+
+/// The host that such a guest was started on, with what it pretends.
+fn host_of(guest: &AnyGuest, order: &CpuOrder) -> Result<HostCpu> {
+    let spec = HostSpec {
+        pretend: order.pretend.clone().map(|host| host.0),
+        ..HostSpec::default()
+    };
+    Ok(match guest {
+        AnyGuest::Kvm(_) => KvmHost::new(spec)?.cpu().clone(),
+        AnyGuest::Process(_) => ProcessHost::new(spec)?.cpu().clone(),
+    })
+}
+
+/// In what the processor that the guest read differs from what it was promised; none of a guest
+/// that reads none.
+pub(crate) fn differences(guest: &AnyGuest) -> Result<Option<Vec<String>>> {
+    let Some(cpuid) = guest.workload().cpuid()? else {
+        return Ok(None);
+    };
+    let promised = &guest.cpu().processor;
+    let seen = Processor {
+        cpuid,
+        // It reads no registers.
+        msrs: promised.msrs.clone(),
+    };
+    let found = compare(promised, &seen);
+    Ok(Some(found.iter().map(ToString::to_string).collect()))
+}
+
+/// What differs between the guest of an offer and a host, and is forgiven.
+pub(crate) fn warnings(offered: &[u8], host: &HostCpu) -> Result<Vec<String>> {
+    let guest = GuestCpu::decode(offered).context("the offered processor")?;
+    let judgement = judge(&guest, host);
+    Ok(judgement.warnings.iter().map(ToString::to_string).collect())
+}
