@@ -65,8 +65,8 @@ pub use memory::{GuestRam, RamError};
 pub use pages::GuestPages;
 pub use process::{PROCESS_MACHINE, ProcessGuest, process_section_kinds};
 pub use spec::{
-    Backing, CpuSpec, Enforcement, GUEST_BYTES_MAX, GUEST_BYTES_MIN, GuestSpec, HugePages, SpecError, VCPU_COUNT_MAX,
-    WorkloadSpec,
+    Backing, CpuSpec, Enforcement, GUEST_BYTES_MAX, GUEST_BYTES_MIN, GuestSpec, HugePages,
+    SpecError, VCPU_COUNT_MAX, WorkloadSpec,
 };
 pub use state::{StateError, section_kinds};
 pub use threads::{PAUSE_MAX, RunState, ThreadError};
