@@ -184,6 +184,17 @@ impl CpuidTable {
         leaf == range || leaf <= highest
     }
 
+    /// Whether software learns anything by this question: not beyond the highest leaf or subleaf,
+    /// and not about performance counters (0xa) that are not there.
+    pub(crate) fn tells(&self, leaf: u32, subleaf: u32) -> bool {
+        let asked = match leaf {
+            0x7 => subleaf <= self.register(leaf, 0, Register::Eax),
+            0xa => self.register(leaf, 0, Register::Eax) & 0xff != 0,
+            _ => true,
+        };
+        asked && self.reaches(leaf)
+    }
+
     /// Changes an answer; makes it first, of zeros, where there is none and there is room.
     pub(crate) fn change(&mut self, leaf: u32, subleaf: u32, change: impl FnOnce(&mut CpuidEntry)) {
         let found = self

@@ -97,7 +97,7 @@ fn judge_cpuid(guest: &Processor, accepted: &Processor, found: &mut Judgement) {
                 accepted,
             };
             // A guest that can't ask was never told anything that may change.
-            let told = guest.cpuid.reaches(leaf);
+            let told = guest.cpuid.tells(leaf, subleaf);
             if pair.guest != pair.host && (told || pair.guest != 0) {
                 judge_register(&pair, cpuid_word(leaf, subleaf, register), found);
             }

@@ -1,5 +1,6 @@
 //! A processor as text: lines `cpuid LEAF SUBLEAF EAX EBX ECX EDX` and `msr INDEX VALUE`, numbers
-//! in hexadecimal with `0x` or in decimal, `#` begins a comment. Only that form is read.
+//! in hexadecimal with `0x` or in decimal, `#` begins a comment. Of MSRs only those are taken that
+//! the rules know: a dump of a whole processor has hundreds that are mere state.
 
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
@@ -8,6 +9,7 @@ use core::fmt::Write;
 use crate::cpuid::{CPUID_ENTRIES_MAX, CpuidEntry, CpuidTable, TableError};
 use crate::msr::{FEATURE_MSRS_MAX, MsrTable};
 use crate::processor::Processor;
+use crate::rules::msr_word;
 
 /// Most bytes of a text: far beyond what full tables take.
 pub const TEXT_BYTES_MAX: usize = 256 << 10;
@@ -105,7 +107,9 @@ pub fn parse(text: &str) -> Result<Processor, TextError> {
                     found: value[0].to_string(),
                     bits: 32,
                 })?;
-                push(line, &mut msrs, (index, value[1]), FEATURE_MSRS_MAX)?;
+                if msr_word(index).is_some() {
+                    push(line, &mut msrs, (index, value[1]), FEATURE_MSRS_MAX)?;
+                }
             }
             Some(other) => {
                 let found = quoted(other);
