@@ -1,5 +1,6 @@
 //! Real processors as a KVM guest sees them, re-typed; questions whose answer is zero are left out.
 //! Not what the silicon itself answers.
+#![allow(dead_code, reason = "each test file uses its own part")]
 
 use limosa_compat::{CpuidEntry, CpuidTable, GuestCpu, HostCpu, MsrTable, Processor, TscScaling};
 
