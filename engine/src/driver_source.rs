@@ -7,7 +7,7 @@ use std::time::Instant;
 use crossbeam_channel::{Receiver, Select, unbounded};
 use limosa_pages::PageCount;
 use limosa_session::source::{Action, Input};
-use limosa_session::{Custody, Outcome, Source, Stage, Timestamp};
+use limosa_session::{Custody, Event, Outcome, Source, Stage, Timestamp};
 use limosa_transport::{Endpoint, Wait, connect_control, probe_io};
 use limosa_wire::{EncodingSet, Message, MigrationId, StreamSecret};
 
@@ -53,6 +53,7 @@ pub fn migrate_out<G: SourceGuest>(
         .map_err(|reason| at_connect(Cause::Host(format!("io_uring can't be had: {reason}"))))?;
     rooms.report.io = format!("{} ({})", io.io, io.reason);
     let wait = Wait::at_most(config.link.connect_max).unless(cancel.flag());
+    let connecting = Instant::now();
     let link = connect_control(target, &config.link, &wait).map_err(|e| at_connect(e.into()))?;
     rooms.control = Some(Control::start(link, control_news).map_err(at_connect)?);
     let session = Source::new(
@@ -69,6 +70,7 @@ pub fn migrate_out<G: SourceGuest>(
         control: from_control,
         streams: from_streams,
         begun,
+        connecting,
         inputs: VecDeque::new(),
         failure: None,
         stuck: None,
@@ -84,6 +86,8 @@ struct Driver<'a, G: SourceGuest> {
     control: Receiver<ControlNews>,
     streams: Receiver<StreamNews>,
     begun: Instant,
+    /// When the target was connected to.
+    connecting: Instant,
     /// Answers to actions that are done already, and news that were waited for.
     inputs: VecDeque<Input>,
     /// The first failure of this side, with more in it than the session is told.
@@ -200,6 +204,7 @@ impl<G: SourceGuest> Driver<'_, G> {
                 rooms.start_round(plan)?;
                 return Ok(None);
             }
+            Action::DescribeGuest => Input::GuestDescribed(rooms.guest.offer()?.cpu),
             Action::PauseGuest => {
                 rooms.pause()?;
                 Input::GuestPaused
@@ -222,7 +227,7 @@ impl<G: SourceGuest> Driver<'_, G> {
                 return Ok(None);
             }
             Action::Observe(event) => {
-                self.observer.on_moment(&Moment::Session(event));
+                self.observe(event);
                 return Ok(None);
             }
             Action::Finished(outcome) => {
@@ -250,6 +255,16 @@ impl<G: SourceGuest> Driver<'_, G> {
             }
             Err(cause) => Err(cause),
         }
+    }
+
+    fn observe(&mut self, event: Event) {
+        let report = &mut self.rooms.report;
+        match &event {
+            Event::Accepted { .. } => report.handshake = self.connecting.elapsed(),
+            Event::Warning(warning) => report.warnings.push(warning.clone()),
+            _ => {}
+        }
+        self.observer.on_moment(&Moment::Session(event));
     }
 
     fn send(&mut self, message: &Message) -> Result<Option<Input>, Cause> {

@@ -3,12 +3,13 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::Scope;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Select, bounded, unbounded};
 use limosa_pipeline::LandError;
 use limosa_session::target::{Action, Input};
-use limosa_session::{Custody, Outcome, Stage, Target, Timestamp};
+use limosa_session::{Custody, Event, Outcome, Stage, Target, Timestamp};
 use limosa_transport::{Listener, PageLink, StreamsExpected, Wait, probe_io};
 use limosa_wire::{EncodingSet, Message, StreamSecret};
 
@@ -20,6 +21,7 @@ use crate::guest::TargetHost;
 use crate::landing::LandingNews;
 use crate::observe::{Moment, Observer};
 use crate::report::TargetReport;
+use crate::survey::Survey;
 use crate::target::TargetRooms;
 
 /// How often a wait for page streams looks at what could end it early.
@@ -74,30 +76,36 @@ pub fn migrate_in<H: TargetHost>(
         AGENT.into(),
         Timestamp::default(),
     );
-    let driver = Driver {
-        rooms,
-        session,
-        listener,
-        observer,
-        control: from_control,
-        streams: from_streams,
-        config,
-        cancel,
-        begun,
-        inputs: VecDeque::new(),
-        failure: None,
-        outcome: None,
-    };
-    driver.run()
+    std::thread::scope(|scope| {
+        let driver = Driver {
+            scope,
+            rooms,
+            session,
+            listener,
+            observer,
+            control: from_control,
+            streams: from_streams,
+            survey: Survey::none(),
+            config,
+            cancel,
+            begun,
+            inputs: VecDeque::new(),
+            failure: None,
+            outcome: None,
+        };
+        driver.run()
+    })
 }
 
-struct Driver<'a, H: TargetHost> {
-    rooms: TargetRooms<'a, H>,
+struct Driver<'a, 'scope, 'env, H: TargetHost> {
+    scope: &'scope Scope<'scope, 'env>,
+    rooms: TargetRooms<'scope, H>,
     session: Target,
     listener: &'a mut Listener,
     observer: &'a mut dyn Observer,
     control: Receiver<ControlNews>,
     streams: Receiver<LandingNews>,
+    survey: Survey<'scope>,
     config: &'a MigrationConfig,
     cancel: &'a CancelToken,
     begun: Instant,
@@ -108,7 +116,7 @@ struct Driver<'a, H: TargetHost> {
     outcome: Option<Outcome>,
 }
 
-impl<H: TargetHost> Driver<'_, H> {
+impl<H: TargetHost> Driver<'_, '_, '_, H> {
     fn run(mut self) -> Result<Landed<H::Guest>, MigrationError> {
         let mut last_stage = Stage::Handshake;
         loop {
@@ -152,6 +160,7 @@ impl<H: TargetHost> Driver<'_, H> {
         let nap = nap.min(CANCEL_CHECK);
         let mut select = Select::new();
         let from_control = select.recv(&self.control);
+        let from_survey = select.recv(self.survey.is_over());
         select.recv(&self.streams);
         let Ok(ready) = select.select_timeout(nap) else {
             return (self.begun.elapsed() >= timeout).then_some(Input::Timeout);
@@ -160,8 +169,20 @@ impl<H: TargetHost> Driver<'_, H> {
             let lost = |_| Input::ControlLost("the control link's thread ended".into());
             return Some(ready.recv(&self.control).map_or_else(lost, input_of));
         }
+        if ready.index() == from_survey {
+            // There is no message: it is the end that counts.
+            let _ = ready.recv(self.survey.is_over());
+            return self.on_survey();
+        }
         let news = ready.recv(&self.streams).ok()?;
         self.on_stream(news)
+    }
+
+    fn on_survey(&mut self) -> Option<Input> {
+        Some(match self.survey.finish()? {
+            Ok(policy) => Input::HostSurveyed(policy.host),
+            Err(cause) => self.failed(cause),
+        })
     }
 
     fn on_stream(&mut self, news: LandingNews) -> Option<Input> {
@@ -238,6 +259,12 @@ impl<H: TargetHost> Driver<'_, H> {
                 let gap = rooms.confirm(round, &frames, pages).err();
                 return Ok(gap.map(Input::BadPages));
             }
+            Action::SurveyHost => {
+                if let Some(host) = rooms.host.take() {
+                    self.survey = Survey::start(self.scope, host)?;
+                }
+                return Ok(None);
+            }
             Action::CheckLedger => match rooms.check_ledger() {
                 Ok(()) => Input::LedgerComplete,
                 Err(gap) => Input::LedgerGap(gap),
@@ -259,7 +286,7 @@ impl<H: TargetHost> Driver<'_, H> {
                 return Ok(None);
             }
             Action::Observe(event) => {
-                self.observer.on_moment(&Moment::Session(event));
+                self.observe(event);
                 return Ok(None);
             }
             Action::Finished(outcome) => {
@@ -268,6 +295,16 @@ impl<H: TargetHost> Driver<'_, H> {
             }
         };
         Ok(Some(answer))
+    }
+
+    fn observe(&mut self, event: Event) {
+        let report = &mut self.rooms.report;
+        match &event {
+            Event::Accepted { .. } => report.handshake = self.begun.elapsed(),
+            Event::Warning(warning) => report.warnings.push(warning.clone()),
+            _ => {}
+        }
+        self.observer.on_moment(&Moment::Session(event));
     }
 
     fn send(&mut self, message: &Message) -> Result<Option<Input>, Cause> {
@@ -334,7 +371,9 @@ impl<H: TargetHost> Driver<'_, H> {
         Input::LocalFailure(fault)
     }
 
-    fn end(self, outcome: Outcome, stage: Stage) -> Result<Landed<H::Guest>, MigrationError> {
+    fn end(mut self, outcome: Outcome, stage: Stage) -> Result<Landed<H::Guest>, MigrationError> {
+        // What the host can give is of no interest any more.
+        drop(self.survey.finish());
         let custody = self.session.custody();
         let mut report = self.rooms.report;
         report.elapsed = self.begun.elapsed();

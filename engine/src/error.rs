@@ -88,7 +88,7 @@ impl Cause {
         }
     }
 
-    /// Did the target say no before anything moved?
+    /// Did one of the sides find that the guest can't live on the target?
     #[must_use]
     pub fn is_refusal(&self) -> bool {
         matches!(self, Self::Session(SessionError::PeerIncompatible(_)))

@@ -34,14 +34,16 @@ impl GuestError {
 /// A guest that runs here and may be moved away.
 ///
 /// Calls come from one thread, in this order: [`offer`](Self::offer), [`memory`](Self::memory),
-/// [`dirty_source`](Self::dirty_source), and then at most one [`pause`](Self::pause). After the
-/// pause either [`resume`](Self::resume) (the migration failed, the guest stays) or
-/// [`release`](Self::release) (the target runs it) follows; neither follows when the outcome is
-/// `InTransit`: then the guest stays paused until an operator decides.
+/// [`dirty_source`](Self::dirty_source), [`offer`](Self::offer) once more, and then at most one
+/// [`pause`](Self::pause). After the pause either [`resume`](Self::resume) (the migration failed,
+/// the guest stays) or [`release`](Self::release) (the target runs it) follows; neither follows
+/// when the outcome is `InTransit`: then the guest stays paused until an operator decides.
 pub trait SourceGuest: Send {
     /// What the target must judge before anything moves.
     ///
-    /// `stream_count` and `encodings` are overwritten by the engine from its own configuration.
+    /// `stream_count` and `encodings` are overwritten by the engine from its own configuration. It
+    /// is asked for again right before the pause, while the guest runs: a processor that has
+    /// changed by then ends the migration, because it is not the one that both sides agreed on.
     ///
     /// # Errors
     /// When the guest can't describe itself, for instance because a register can't be read.
@@ -87,7 +89,9 @@ pub trait TargetHost: Send {
     /// The guest that [`prepare`](Self::prepare) makes.
     type Guest: TargetGuest;
 
-    /// What this host may be asked to take in; judged against each offer.
+    /// What this host may be asked to take in; judged against each offer, and its `host` once more
+    /// at the switchover, when the guest stands still: look anew each time, and quickly. The second
+    /// call comes from a thread of its own.
     ///
     /// # Errors
     /// When the host can't be asked, for instance because `/dev/kvm` is missing.

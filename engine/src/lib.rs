@@ -22,6 +22,12 @@
 //! # Ok(()) }
 //! ```
 //!
+//! Before the first page both sides judge whether the guest can live on the target, by what the
+//! guest was promised and by what the target's host can give, and agree on the guest's processor;
+//! at the switchover the target looks at its host once more. Either side can refuse, and then both
+//! errors name every reason ([`Cause::is_refusal`]) and the guest runs on at the source. What
+//! differs and is forgiven is an [`Event::Warning`], and stands in the reports.
+//!
 //! The rooms of each role, in order, are in `source.rs` and `target.rs`; the two loops that wait
 //! are in `driver_source.rs` and `driver_target.rs`.
 
@@ -39,6 +45,7 @@ mod random;
 mod report;
 mod sending;
 mod source;
+mod survey;
 mod switchover;
 mod target;
 
@@ -55,7 +62,7 @@ pub use report::{RoundFigures, SourceReport, SwitchoverFigures, TargetReport};
 pub use limosa_dirty::DirtySource;
 pub use limosa_pipeline::{Codec, GuestMemory, MemoryError};
 pub use limosa_session::{
-    Custody, Event, OnStall, SessionConfig, SessionError, Stage, TargetPolicy,
+    Custody, Event, OnStall, SessionConfig, SessionError, Stage, TargetPolicy, Warning,
 };
 pub use limosa_transport::{
     Congestion, Endpoint, EndpointError, IoChoice, LinkConfig, Listener, TransportError,

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use limosa_session::Warning;
 use limosa_wire::{EncodingCounts, Round, RoundKind};
 
 /// One round as the source saw it.
@@ -44,6 +45,11 @@ pub struct SwitchoverFigures {
 pub struct SourceReport {
     /// From the connect until the end.
     pub elapsed: Duration,
+    /// From the connect until the target had accepted and this side had judged its host, too. The
+    /// target makes machine and memory meanwhile.
+    pub handshake: Duration,
+    /// What differs between guest and target and is forgiven, as this side judges.
+    pub warnings: Vec<Warning>,
     /// The pause.
     pub switchover: SwitchoverFigures,
     /// Each round.
@@ -84,6 +90,12 @@ impl SourceReport {
 pub struct TargetReport {
     /// From the accepted connection until the guest ran.
     pub elapsed: Duration,
+    /// From the accepted connection until both sides had agreed, with the making of the guest.
+    pub handshake: Duration,
+    /// Making machine, vCPUs and unpopulated memory: a part of the handshake.
+    pub prepare: Duration,
+    /// What differs between guest and host and is forgiven, as this side judges.
+    pub warnings: Vec<Warning>,
     /// Streams in use.
     pub stream_count: u16,
     /// Buffers and ledgers held beyond guest memory, at most, in bytes.

@@ -1,7 +1,7 @@
 //! The rooms of the target in order, wired: the session's actions become work, and results inputs.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
 use limosa_pipeline::Ledger;
@@ -17,7 +17,8 @@ use crate::report::TargetReport;
 /// Everything that a migration holds on the target. The driver owns the session; this does its
 /// work.
 pub(crate) struct TargetRooms<'a, H: TargetHost> {
-    pub(crate) host: &'a mut H,
+    /// None once the host is being looked at again.
+    pub(crate) host: Option<&'a mut H>,
     pub(crate) guest: Option<H::Guest>,
     pub(crate) control: Option<Control>,
     pub(crate) report: TargetReport,
@@ -30,7 +31,7 @@ impl<'a, H: TargetHost> TargetRooms<'a, H> {
     /// Empty rooms for one migration.
     pub(crate) fn new(host: &'a mut H, news: Sender<LandingNews>) -> Self {
         Self {
-            host,
+            host: Some(host),
             guest: None,
             control: None,
             report: TargetReport::default(),
@@ -43,12 +44,16 @@ impl<'a, H: TargetHost> TargetRooms<'a, H> {
     /// Makes the machine, its vCPUs and its unpopulated memory, and lets the source hear meanwhile,
     /// every so often, that this side is still here.
     pub(crate) fn prepare(&mut self, offer: &Offer, every: Duration) -> Result<(), Cause> {
-        let host = &mut *self.host;
+        let Some(host) = &mut self.host else {
+            return Err(Cause::Host("it is being looked at".into()));
+        };
         let mut prepare = || host.prepare(offer);
+        let begun = Instant::now();
         let guest = match &mut self.control {
             Some(control) => control.alive_during(every, prepare),
             None => prepare(),
         };
+        self.report.prepare = begun.elapsed();
         self.guest = Some(guest?);
         Ok(())
     }

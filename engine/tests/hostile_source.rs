@@ -261,20 +261,20 @@ fn a_source_that_falls_silent() {
 fn streams_that_are_not_bound() {
     suffer(&[
         ("every page stream did not come", |endpoint| {
-            let mut source = RawSource::connect(endpoint).accepted()?;
+            let mut source = RawSource::connect(endpoint).agreed()?;
             source.open_as(source.id, StreamSecret::new([1; 16]), 0);
             source.open_as(source.id, source.secret, 1);
             drain(source)
         }),
         ("every page stream did not come", |endpoint| {
-            let mut source = RawSource::connect(endpoint).accepted()?;
+            let mut source = RawSource::connect(endpoint).agreed()?;
             source.open_as(MigrationId::new([8; 16]), source.secret, 0);
             source.open_as(source.id, source.secret, 1);
             drain(source)
         }),
         // Two streams of one number.
         ("every page stream did not come", |endpoint| {
-            let mut source = RawSource::connect(endpoint).accepted()?;
+            let mut source = RawSource::connect(endpoint).agreed()?;
             source.open_as(source.id, source.secret, 1);
             source.open_as(source.id, source.secret, 1);
             drain(source)

@@ -11,7 +11,9 @@ use limosa_wire::{
     Running, StreamsBound, Verdict,
 };
 
-use common::{Raw, RawTarget, TestGuest, Until, assert_kept, assert_movable, attempt, quick};
+use common::{
+    Raw, RawTarget, TestGuest, Until, assert_kept, assert_movable, attempt, digest, quick,
+};
 
 /// What a target does once it has gone along as far as `Until`, and the words of the error.
 type Deed = fn(&mut RawTarget);
@@ -83,7 +85,10 @@ fn wrong_words() {
                 .say(&Message::StreamsBound(StreamsBound { stream_count }));
         }),
         ("it sent Prepared", Until::FirstRoundBegun, |target| {
-            target.control.say(&Message::Prepared(Prepared {}));
+            let cpu_digest = digest();
+            target
+                .control
+                .say(&Message::Prepared(Prepared { cpu_digest }));
         }),
         ("it sent Running", Until::Bound, |target| {
             target.control.say(&Message::Running(Running {}));

@@ -97,7 +97,7 @@ fn the_same_seed_plays_the_same_run() -> Result<(), Failure> {
 }
 
 /// A planted bug, the plan that brings it to light, and the checker that must name it.
-const PLANTED: [(Sabotage, &str, &str); 9] = [
+const PLANTED: [(Sabotage, &str, &str); 11] = [
     (Sabotage::ClearsAfterCopy, "calm", "memory"),
     (Sabotage::WritesUnseen, "calm", "memory"),
     (Sabotage::WritesWhilePaused, "calm", "memory"),
@@ -107,6 +107,8 @@ const PLANTED: [(Sabotage, &str, &str); 9] = [
     (Sabotage::NeverLetsGo, "calm", "custody"),
     (Sabotage::StartsEarly, "calm", "custody"),
     (Sabotage::ForgetsToResume, "retries", "custody"),
+    (Sabotage::TrustsVerdict, "unlike", "agreement"),
+    (Sabotage::TrustsHost, "unlike", "agreement"),
 ];
 
 #[test]

@@ -5,9 +5,10 @@ use crate::checksum::checksum;
 use crate::codec::{Reader, numbered};
 use crate::error::{DecodeError, DecodeFault};
 use crate::limits::{
-    OFFER_BODY_BYTES_MAX, SMALL_BODY_BYTES_MAX, STATE_BODY_BYTES_MAX, VERDICT_BODY_BYTES_MAX,
+    OFFER_BODY_BYTES_MAX, REFUSE_BODY_BYTES_MAX, SMALL_BODY_BYTES_MAX, STATE_BODY_BYTES_MAX,
+    VERDICT_BODY_BYTES_MAX,
 };
-use crate::version::{self, ProtocolVersion};
+use crate::version::{self, ProtocolVersion, VersionRange};
 
 /// The first bytes of every control message: `LMSC`.
 pub const CONTROL_MAGIC: [u8; 4] = *b"LMSC";
@@ -47,21 +48,34 @@ numbered! {
         Abort = 12,
         /// [`KeepAlive`](crate::KeepAlive).
         KeepAlive = 13,
+        /// [`Agreed`](crate::Agreed).
+        Agreed = 14,
+        /// [`Refuse`](crate::Refuse).
+        Refuse = 15,
     }
 }
 
 impl MessageKind {
+    /// The versions in which such a message is read here.
+    pub(crate) const fn spoken(self) -> VersionRange {
+        match self {
+            Self::Hello => VersionRange::OF_HELLO,
+            _ => VersionRange::SUPPORTED,
+        }
+    }
+
     /// Most bytes that the body of such a message may have.
     pub const fn body_bytes_max(self) -> usize {
         match self {
             Self::Offer => OFFER_BODY_BYTES_MAX,
             Self::Verdict => VERDICT_BODY_BYTES_MAX,
+            Self::Refuse => REFUSE_BODY_BYTES_MAX,
             Self::State => STATE_BODY_BYTES_MAX,
             Self::StreamsBound => 2,
             Self::RoundStart => 5,
             Self::RoundLanded => 12,
-            Self::KeepAlive => 8,
-            Self::Prepared | Self::HandOver | Self::Running => 0,
+            Self::KeepAlive | Self::Agreed | Self::Prepared => 8,
+            Self::HandOver | Self::Running => 0,
             Self::Hello | Self::RoundEnd | Self::Abort => SMALL_BODY_BYTES_MAX,
         }
     }
@@ -125,9 +139,13 @@ impl Envelope {
             return Err(DecodeError::new(what, HEADER_CRC_AT));
         }
         let body_crc = fields.u32()?;
-        let version = version::decode_spoken(&mut reader)?;
-        let number = reader.u16()?;
-        let Some(kind) = MessageKind::from_number(number) else {
+        let number = u16::from_le_bytes([bytes[6], bytes[7]]);
+        let kind = MessageKind::from_number(number);
+        // What other versions call by an unknown number is refused for its version.
+        let spoken = kind.map_or(VersionRange::SUPPORTED, MessageKind::spoken);
+        let version = version::decode_within(spoken, &mut reader)?;
+        reader.take(2)?;
+        let Some(kind) = kind else {
             let what = DecodeFault::Unknown {
                 field: "message",
                 found: number.into(),

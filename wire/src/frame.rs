@@ -9,7 +9,7 @@ use crate::error::{DecodeError, DecodeFault};
 use crate::id::{MigrationId, Round, StreamIndex, StreamSecret};
 use crate::limits::{CHUNK_END_MAX, FRAME_PAYLOAD_BYTES_MAX, FRAME_RECORDS_MAX, STREAMS_MAX};
 use crate::record::RECORD_BYTES;
-use crate::version::{self, ProtocolVersion};
+use crate::version::{self, ProtocolVersion, VersionRange};
 
 /// The first bytes of every frame: `LMSF`.
 pub const FRAME_MAGIC: [u8; 4] = *b"LMSF";
@@ -126,7 +126,7 @@ impl FrameHeader {
             let what = DecodeFault::Checksum { of: "header" };
             return Err(DecodeError::new(what, HEADER_CRC_AT));
         }
-        version::decode_spoken(&mut reader)?;
+        version::decode_within(VersionRange::SUPPORTED, &mut reader)?;
         let number = reader.u8()?;
         let what = DecodeFault::Unknown {
             field: "frame",

@@ -1,5 +1,5 @@
-//! The messages before anything moves: hello, offer, verdict, and the bound streams. What makes an
-//! offer acceptable is not decided here.
+//! The messages before anything moves: hello, offer, verdict, agreement, refusal, and the bound
+//! streams. What makes an offer acceptable is not decided here.
 
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -130,6 +130,11 @@ pub enum Verdict {
         encodings: EncodingSet,
         /// What each stream must show.
         secret: StreamSecret,
+        /// What the target's host can give, sealed by `limosa-compat`, for the source to judge:
+        /// at most [`CPU_BYTES_MAX`] bytes.
+        host: Vec<u8>,
+        /// The digest of the guest's processor as the target judged it.
+        cpu_digest: u64,
     },
     /// The guest may not come.
     Refused {
@@ -148,11 +153,15 @@ impl Codec for Verdict {
                 stream_count,
                 encodings,
                 secret,
+                host,
+                cpu_digest,
             } => {
                 writer.u8(ACCEPTED);
                 writer.u16_within("stream count", *stream_count, 1, STREAMS_MAX)?;
                 writer.u32(encodings.bits());
                 writer.put(secret.bytes());
+                writer.bytes("host", host, CPU_BYTES_MAX)?;
+                writer.u64(*cpu_digest);
                 Ok(())
             }
             Self::Refused { reasons } => {
@@ -169,6 +178,8 @@ impl Codec for Verdict {
                 stream_count: reader.u16_within("stream count", 1, STREAMS_MAX)?,
                 encodings: EncodingSet::from_bits(reader.u32()?),
                 secret: StreamSecret::new(reader.array()?),
+                host: reader.bytes("host", CPU_BYTES_MAX)?.into(),
+                cpu_digest: reader.u64()?,
             }),
             REFUSED => Ok(Self::Refused {
                 reasons: reader.list("reasons", REASONS_MAX, Reason::BYTES_MIN)?,
@@ -241,6 +252,48 @@ impl Codec for Reason {
             kind: ReasonKind::from_number(number).ok_or(DecodeError::new(what, offset))?,
             what: reader.text("reason", REASON_TEXT_BYTES_MAX)?,
             remedy: reader.text("remedy", REASON_TEXT_BYTES_MAX)?,
+        })
+    }
+}
+
+/// The source's word that it judges the guest to fit, too, and that both speak of one processor.
+/// Page streams follow.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Agreed {
+    /// The digest of the guest's processor: as in the verdict.
+    pub cpu_digest: u64,
+}
+
+impl Codec for Agreed {
+    fn encode(&self, writer: &mut Writer) -> Result<(), EncodeError> {
+        writer.u64(self.cpu_digest);
+        Ok(())
+    }
+
+    fn decode(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        Ok(Self {
+            cpu_digest: reader.u64()?,
+        })
+    }
+}
+
+/// The word that the guest can't live on the target: of the source instead of [`Agreed`], or of the
+/// target instead of [`Prepared`](crate::Prepared), where its host has changed. It ends the
+/// migration.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Refuse {
+    /// Every reason: at most [`REASONS_MAX`].
+    pub reasons: Vec<Reason>,
+}
+
+impl Codec for Refuse {
+    fn encode(&self, writer: &mut Writer) -> Result<(), EncodeError> {
+        writer.list("reasons", &self.reasons, REASONS_MAX)
+    }
+
+    fn decode(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        Ok(Self {
+            reasons: reader.list("reasons", REASONS_MAX, Reason::BYTES_MIN)?,
         })
     }
 }

@@ -13,7 +13,9 @@
 //!        │ Hello ───────────────────────────────────────────▶ │
 //!        │ ◀─────────────────────────────────────────── Hello │  the same migration id
 //!        │ Offer ───────────────────────────────────────────▶ │  judged; if accepted, room is made
-//!        │ ◀───────────────────────────────────────── Verdict │  if refused: every reason
+//!        │ ◀───────────────────────────────────────── Verdict │  if refused: every reason;
+//!        │                                                    │  if accepted: what the host gives
+//!        │ Agreed, or Refuse with every reason ─────────────▶ │  the source has judged, too
 //!        │                                                    │
 //!        │ ═ Bind, once on each page stream ════════════════▶ │  with the verdict's secret
 //!        │ ◀──────────────────────────────────── StreamsBound │
@@ -26,15 +28,17 @@
 //!        │     ... until little enough is left to write       │
 //!        │                                                    │
 //!  pause │ RoundStart, Pages, Barrier, RoundEnd as above ───▶ │  the final round
-//!        │ State ───────────────────────────────────────────▶ │
+//!        │ State ───────────────────────────────────────────▶ │  the host is judged again
 //!        │ ◀───────────────────────────────────── RoundLanded │
-//!        │ ◀──────────────────────────────────────── Prepared │  whole, but not its own yet
+//!        │ ◀────────── Prepared, or Refuse with every reason  │  whole, but not its own yet
 //!        │ HandOver ────────────────────────────────────────▶ │  from here on not the source's
 //!        │ ◀───────────────────────────────────────── Running │
 //! ```
 //!
 //! `KeepAlive` may come from either side at any time, and `Abort` ends the migration from either
 //! side. Only control messages go backwards; nothing waits for a reply per page or per frame.
+//! `Verdict`, `Agreed`, `State` and `Prepared` name the guest's processor by one digest, and a side
+//! that reads another one than its own ends the migration.
 //!
 //! # A control message
 //!
@@ -76,8 +80,9 @@
 //!
 //! Each peer says in its `Hello` which versions it speaks, and both use the newest that they have
 //! in common ([`VersionRange::newest_common`]). A `Hello` is always written in
-//! [`ProtocolVersion::HELLO`], whose envelope and fields never change. Anything else in a version
-//! that is not spoken here is refused.
+//! [`ProtocolVersion::HELLO`], whose envelope and fields never change, and is answered by one even
+//! where there is no common version, so that both can say why. Anything else in a version that is
+//! not spoken here is refused. Version 1, in which only the target judged, is spoken no more.
 //!
 //! # Example
 //!
@@ -117,7 +122,7 @@ pub use checksum::checksum;
 pub use envelope::{CONTROL_MAGIC, ENVELOPE_BYTES, Envelope, MessageKind};
 pub use error::{DecodeError, DecodeFault, EncodeError};
 pub use frame::{Barrier, Bind, FRAME_HEADER_BYTES, FRAME_MAGIC, FrameHeader, FrameKind};
-pub use handshake::{Hello, Offer, Reason, ReasonKind, StreamsBound, Verdict};
+pub use handshake::{Agreed, Hello, Offer, Reason, ReasonKind, Refuse, StreamsBound, Verdict};
 pub use id::{MigrationId, Round, StreamIndex, StreamSecret};
 pub use limits::STREAMS_MAX;
 pub use message::Message;

@@ -29,8 +29,8 @@ pub const AGENT_BYTES_MAX: usize = 64;
 /// Most bytes of the name of a kind of guest.
 pub const MACHINE_BYTES_MAX: usize = 32;
 
-/// Most bytes of the sealed description of the guest's CPU: 256 CPUID entries of 24 bytes and their
-/// MSRs take an eighth of it.
+/// Most bytes of the sealed description of the guest's CPU, or of what a host can give: two sets of
+/// 256 CPUID entries of 24 bytes each and their MSRs take a quarter of it.
 pub const CPU_BYTES_MAX: usize = 64 << 10;
 
 /// Most state sections of a guest: one per kind of device, not per device.
@@ -65,13 +65,18 @@ pub const OFFER_BODY_BYTES_MAX: usize = (4 + CPU_BYTES_MAX)
     + (2 + MACHINE_BYTES_MAX)
     + 8;
 
-/// Most bytes of a verdict's body: a refusal with every reason, each as long as can be.
-pub const VERDICT_BODY_BYTES_MAX: usize =
-    1 + 2 + REASONS_MAX * (1 + 2 * (2 + REASON_TEXT_BYTES_MAX));
+/// Most bytes of a refusal's body: every reason, each as long as can be.
+pub const REFUSE_BODY_BYTES_MAX: usize = 2 + REASONS_MAX * (1 + 2 * (2 + REASON_TEXT_BYTES_MAX));
+
+/// Most bytes of an accepting verdict's body, which describes the host.
+pub const ACCEPTED_BODY_BYTES_MAX: usize = 1 + 2 + 4 + 16 + (4 + CPU_BYTES_MAX) + 8;
+
+/// Most bytes of a verdict's body: a refusal with every reason is the largest.
+pub const VERDICT_BODY_BYTES_MAX: usize = 1 + REFUSE_BODY_BYTES_MAX;
 
 /// Most bytes of a body with the guest's state.
 pub const STATE_BODY_BYTES_MAX: usize =
-    2 + SECTIONS_MAX * (2 + SECTION_NAME_BYTES_MAX + 2 + 4) + STATE_BYTES_MAX;
+    8 + 2 + SECTIONS_MAX * (2 + SECTION_NAME_BYTES_MAX + 2 + 4) + STATE_BYTES_MAX;
 
 /// Most bytes of any message body.
 pub const BODY_BYTES_MAX: usize = STATE_BODY_BYTES_MAX;
@@ -104,9 +109,12 @@ const _: () = assert!(BODY_BYTES_MAX <= u32::MAX as usize);
 const _: () = assert!(SMALL_BODY_BYTES_MAX >= 4 + 16 + 2 + AGENT_BYTES_MAX);
 const _: () = assert!(SMALL_BODY_BYTES_MAX >= 1 + 2 + ABORT_TEXT_BYTES_MAX);
 const _: () = assert!(SMALL_BODY_BYTES_MAX >= 4 + 2 + STREAMS_MAX as usize * 8 + 8);
+// Of the two verdicts the larger one sets the bound.
+const _: () = assert!(VERDICT_BODY_BYTES_MAX >= ACCEPTED_BODY_BYTES_MAX);
 // No kind of message may be larger than the bound of all.
 const _: () = assert!(BODY_BYTES_MAX >= OFFER_BODY_BYTES_MAX);
 const _: () = assert!(BODY_BYTES_MAX >= VERDICT_BODY_BYTES_MAX);
+const _: () = assert!(BODY_BYTES_MAX >= REFUSE_BODY_BYTES_MAX);
 const _: () = assert!(BODY_BYTES_MAX >= SMALL_BODY_BYTES_MAX);
 // One section alone may not exceed what all may have together.
 const _: () = assert!(SECTION_BYTES_MAX <= STATE_BYTES_MAX);

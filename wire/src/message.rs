@@ -7,7 +7,7 @@ use crate::checksum::checksum;
 use crate::codec::{Codec, Reader, Writer};
 use crate::envelope::{ENVELOPE_BYTES, Envelope, MessageKind};
 use crate::error::{DecodeError, DecodeFault, EncodeError};
-use crate::handshake::{Hello, Offer, StreamsBound, Verdict};
+use crate::handshake::{Agreed, Hello, Offer, Refuse, StreamsBound, Verdict};
 use crate::progress::{
     Abort, HandOver, KeepAlive, Prepared, RoundEnd, RoundLanded, RoundStart, Running,
 };
@@ -23,6 +23,10 @@ pub enum Message {
     Offer(Offer),
     /// To the source: whether the guest may come.
     Verdict(Verdict),
+    /// To the target: the guest fits by the source's judgement, too; page streams follow.
+    Agreed(Agreed),
+    /// Both ways: the guest can't live on the target, though it was accepted.
+    Refuse(Refuse),
     /// To the source: the page streams are open and known.
     StreamsBound(StreamsBound),
     /// To the target: pages of a round follow on the streams.
@@ -52,6 +56,8 @@ impl Message {
             Self::Hello(_) => MessageKind::Hello,
             Self::Offer(_) => MessageKind::Offer,
             Self::Verdict(_) => MessageKind::Verdict,
+            Self::Agreed(_) => MessageKind::Agreed,
+            Self::Refuse(_) => MessageKind::Refuse,
             Self::StreamsBound(_) => MessageKind::StreamsBound,
             Self::RoundStart(_) => MessageKind::RoundStart,
             Self::RoundEnd(_) => MessageKind::RoundEnd,
@@ -108,6 +114,8 @@ impl Message {
             Self::Hello(message) => message.encode(writer),
             Self::Offer(message) => message.encode(writer),
             Self::Verdict(message) => message.encode(writer),
+            Self::Agreed(message) => message.encode(writer),
+            Self::Refuse(message) => message.encode(writer),
             Self::StreamsBound(message) => message.encode(writer),
             Self::RoundStart(message) => message.encode(writer),
             Self::RoundEnd(message) => message.encode(writer),
@@ -150,6 +158,8 @@ impl Message {
             MessageKind::Hello => Self::Hello(Codec::decode(reader)?),
             MessageKind::Offer => Self::Offer(Codec::decode(reader)?),
             MessageKind::Verdict => Self::Verdict(Codec::decode(reader)?),
+            MessageKind::Agreed => Self::Agreed(Codec::decode(reader)?),
+            MessageKind::Refuse => Self::Refuse(Codec::decode(reader)?),
             MessageKind::StreamsBound => Self::StreamsBound(Codec::decode(reader)?),
             MessageKind::RoundStart => Self::RoundStart(Codec::decode(reader)?),
             MessageKind::RoundEnd => Self::RoundEnd(Codec::decode(reader)?),

@@ -128,10 +128,28 @@ macro_rules! without_fields {
     )*};
 }
 
+/// The target's word that memory and state are whole, that its host can still give the guest's
+/// processor, and that nothing but the guest's custody is missing for it to run.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Prepared {
+    /// The digest of the guest's processor as the target has judged it again.
+    pub cpu_digest: u64,
+}
+
+impl Codec for Prepared {
+    fn encode(&self, writer: &mut Writer) -> Result<(), EncodeError> {
+        writer.u64(self.cpu_digest);
+        Ok(())
+    }
+
+    fn decode(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        Ok(Self {
+            cpu_digest: reader.u64()?,
+        })
+    }
+}
+
 without_fields! {
-    /// The target's word that memory and state are whole, and that nothing but the guest's custody
-    /// is missing for it to run.
-    Prepared
     /// The source's word that it gives the guest away. From here on it never resumes the guest by
     /// itself.
     HandOver

@@ -66,6 +66,8 @@ impl Codec for StateSection {
 /// Everything that the guest is besides its memory.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct State {
+    /// The digest of the guest's processor, to which the state belongs.
+    pub cpu_digest: u64,
     /// The parts: at most [`SECTIONS_MAX`], and at most [`STATE_BYTES_MAX`] bytes together.
     pub sections: Vec<StateSection>,
 }
@@ -90,13 +92,18 @@ impl Codec for State {
                 max,
             });
         }
+        writer.u64(self.cpu_digest);
         writer.list("sections", &self.sections, SECTIONS_MAX)
     }
 
     fn decode(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        let cpu_digest = reader.u64()?;
         let offset = reader.offset();
         let sections = reader.list("sections", SECTIONS_MAX, StateSection::BYTES_MIN)?;
-        let state = Self { sections };
+        let state = Self {
+            cpu_digest,
+            sections,
+        };
         let (field, found, max) = ("state", state.section_bytes(), STATE_BYTES_MAX as u64);
         if found > max {
             let what = DecodeFault::OutOfBounds {

@@ -12,7 +12,9 @@ pub struct ProtocolVersion(u16);
 
 impl ProtocolVersion {
     /// The newest version that this build speaks.
-    pub const CURRENT: Self = Self(1);
+    ///
+    /// 2: both sides judge the guest's processor and agree on it before any page.
+    pub const CURRENT: Self = Self(2);
 
     /// The version in which every `Hello` is written, for good: peers that have not agreed on a
     /// version yet must still understand each other's offer of versions.
@@ -47,8 +49,14 @@ pub struct VersionRange {
 impl VersionRange {
     /// The versions that this build speaks.
     pub const SUPPORTED: Self = Self {
-        oldest: ProtocolVersion(1),
+        oldest: ProtocolVersion(2),
         newest: ProtocolVersion::CURRENT,
+    };
+
+    /// The one version of every `Hello`.
+    pub(crate) const OF_HELLO: Self = Self {
+        oldest: ProtocolVersion::HELLO,
+        newest: ProtocolVersion::HELLO,
     };
 
     /// Whether `version` is spoken.
@@ -64,10 +72,15 @@ impl VersionRange {
     }
 }
 
-const _: () = assert!(VersionRange::SUPPORTED.contains(ProtocolVersion::HELLO));
+const _: () = assert!(VersionRange::SUPPORTED.contains(ProtocolVersion::CURRENT));
+// What a version's messages look like is known by their version alone: a `Hello` has its own.
+const _: () = assert!(!VersionRange::SUPPORTED.contains(ProtocolVersion::HELLO));
 
 impl fmt::Display for VersionRange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.oldest == self.newest {
+            return write!(f, "{}", self.newest);
+        }
         write!(f, "{} to {}", self.oldest, self.newest)
     }
 }
@@ -88,11 +101,14 @@ impl Codec for VersionRange {
     }
 }
 
-/// Reads a version that this build must speak.
-pub(crate) fn decode_spoken(reader: &mut Reader<'_>) -> Result<ProtocolVersion, DecodeError> {
+/// Reads a version that must be one of `spoken`.
+pub(crate) fn decode_within(
+    spoken: VersionRange,
+    reader: &mut Reader<'_>,
+) -> Result<ProtocolVersion, DecodeError> {
     let offset = reader.offset();
     let version = ProtocolVersion(reader.u16()?);
-    if VersionRange::SUPPORTED.contains(version) {
+    if spoken.contains(version) {
         return Ok(version);
     }
     Err(DecodeError::new(

@@ -165,7 +165,8 @@ fn a_header_from_elsewhere_is_refused_by_name() {
         FrameHeader::decode(&front).unwrap_err().what
     };
     assert!(matches!(damaged(3, b'C'), DecodeFault::Magic { .. }));
-    assert_eq!(damaged(4, 2), DecodeFault::Version { found: 2 });
+    assert_eq!(damaged(4, 1), DecodeFault::Version { found: 1 });
+    assert_eq!(damaged(4, 3), DecodeFault::Version { found: 3 });
     assert_eq!(
         damaged(6, 9),
         DecodeFault::Unknown {

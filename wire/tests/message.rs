@@ -6,9 +6,9 @@ use common::{decode_message, message, message_examples, reseal_message};
 use limosa_wire::codec::{Codec, Writer};
 use limosa_wire::limits::{self, BODY_BYTES_MAX};
 use limosa_wire::{
-    Abort, AbortReason, DecodeFault, ENVELOPE_BYTES, EncodeError, Envelope, Message, MessageKind,
-    Offer, ProtocolVersion, Reason, ReasonKind, RoundEnd, SectionKind, State, StateSection,
-    StreamsBound, Verdict, checksum,
+    Abort, AbortReason, DecodeFault, ENVELOPE_BYTES, EncodeError, EncodingSet, Envelope, Message,
+    MessageKind, Offer, ProtocolVersion, Reason, ReasonKind, Refuse, RoundEnd, SectionKind, State,
+    StateSection, StreamSecret, StreamsBound, Verdict, checksum,
 };
 use proptest::prelude::*;
 
@@ -66,7 +66,7 @@ proptest! {
     ) {
         let mut bytes = vec![0; ENVELOPE_BYTES];
         bytes[..4].copy_from_slice(b"LMSC");
-        bytes[4] = 1;
+        bytes[4] = if kind == MessageKind::Hello { 1 } else { 2 };
         bytes[6] = kind.number() as u8;
         bytes.extend_from_slice(&body);
         reseal_message(&mut bytes);
@@ -106,6 +106,9 @@ fn the_envelope_says_what_is_wrong_with_it() {
     };
     assert!(matches!(damaged(0, b'X').what, DecodeFault::Magic { .. }));
     assert_eq!(damaged(4, 9).what, DecodeFault::Version { found: 9 });
+    // The one version of a hello is no version of anything else.
+    assert_eq!(damaged(4, 1).what, DecodeFault::Version { found: 1 });
+    assert_eq!(damaged(4, 1).offset, 4);
     assert_eq!(
         damaged(6, 99).what,
         DecodeFault::Unknown {
@@ -175,9 +178,20 @@ fn section(bytes: usize) -> StateSection {
 
 fn state_bytes(sizes: &[usize]) -> Result<Vec<u8>, EncodeError> {
     Message::State(State {
+        cpu_digest: 0,
         sections: sizes.iter().copied().map(section).collect(),
     })
     .encode()
+}
+
+fn accepted(host_bytes: usize) -> Message {
+    Message::Verdict(Verdict::Accepted {
+        stream_count: 1,
+        encodings: EncodingSet::ALL,
+        secret: StreamSecret::new([1; 16]),
+        host: vec![7; host_bytes],
+        cpu_digest: u64::MAX,
+    })
 }
 
 /// The bounds of bodies are reached exactly, so none is too tight and none too wide.
@@ -198,6 +212,19 @@ fn the_largest_messages_reach_their_bounds() {
     assert_eq!(body(&largest), limits::VERDICT_BODY_BYTES_MAX);
     assert!(decode_message(&largest).unwrap().is_ok());
     assert!(refused(limits::REASONS_MAX + 1).encode().is_err());
+    let refuse = |count| {
+        Message::Refuse(Refuse {
+            reasons: vec![reason.clone(); count],
+        })
+    };
+    let largest = refuse(limits::REASONS_MAX).encode().unwrap();
+    assert_eq!(body(&largest), limits::REFUSE_BODY_BYTES_MAX);
+    assert!(decode_message(&largest).unwrap().is_ok());
+    assert!(refuse(limits::REASONS_MAX + 1).encode().is_err());
+    let largest = accepted(limits::CPU_BYTES_MAX).encode().unwrap();
+    assert_eq!(body(&largest), limits::ACCEPTED_BODY_BYTES_MAX);
+    assert!(decode_message(&largest).unwrap().is_ok());
+    assert!(accepted(limits::CPU_BYTES_MAX + 1).encode().is_err());
 
     let full = limits::STATE_BYTES_MAX / limits::SECTION_BYTES_MAX;
     let mut sizes = vec![limits::SECTION_BYTES_MAX; full];
@@ -248,6 +275,7 @@ fn the_largest_messages_reach_their_bounds() {
 fn more_state_than_may_cross_is_refused() {
     let full = limits::STATE_BYTES_MAX / limits::SECTION_BYTES_MAX;
     let mut writer = Writer::new();
+    writer.u64(0);
     writer.u16(full as u16 + 1);
     for bytes in [vec![limits::SECTION_BYTES_MAX; full], vec![1]].concat() {
         section(bytes).encode(&mut writer).unwrap();
@@ -320,4 +348,23 @@ fn control_characters_and_broken_utf8_are_refused() {
         );
         assert_eq!(refused.offset, 3);
     }
+}
+
+/// A host's description that is longer than any may be is refused before anything is allocated for
+/// it, though the body's length would allow it.
+#[test]
+fn a_description_beyond_its_bound_is_refused() {
+    let mut bytes = accepted(8).encode().unwrap();
+    let at = ENVELOPE_BYTES + 1 + 2 + 4 + 16;
+    bytes[at..at + 4].copy_from_slice(&(limits::CPU_BYTES_MAX as u32 + 1).to_le_bytes());
+    bytes.resize(bytes.len() + limits::CPU_BYTES_MAX, 0);
+    reseal_message(&mut bytes);
+    let refused = decode_message(&bytes).unwrap().unwrap_err();
+    let too_long = DecodeFault::OutOfBounds {
+        field: "host",
+        found: limits::CPU_BYTES_MAX as u64 + 1,
+        min: 0,
+        max: limits::CPU_BYTES_MAX as u64,
+    };
+    assert_eq!((refused.what, refused.offset), (too_long, 23));
 }

@@ -1,7 +1,10 @@
 //! How two peers agree on a version, against a look at every version.
 
 use limosa_wire::codec::{Codec, Reader, Writer};
-use limosa_wire::{DecodeFault, ProtocolVersion, VersionRange};
+use limosa_wire::{
+    DecodeFault, ENVELOPE_BYTES, Envelope, Hello, KeepAlive, Message, MigrationId, ProtocolVersion,
+    VersionRange,
+};
 use proptest::prelude::*;
 
 fn versions(oldest: u16, newest: u16) -> VersionRange {
@@ -41,4 +44,51 @@ fn a_range_that_runs_backwards_is_refused() {
         }
     ));
     assert_eq!(refused.offset, 2);
+}
+
+fn envelope_of(message: &Message) -> [u8; ENVELOPE_BYTES] {
+    let bytes = message.encode().unwrap();
+    *bytes.first_chunk().unwrap()
+}
+
+fn hello() -> Message {
+    Message::Hello(Hello {
+        versions: VersionRange::SUPPORTED,
+        migration_id: MigrationId::new([7; 16]),
+        agent: "limosa".into(),
+    })
+}
+
+/// A build of any version reads every hello, so that both can say why they don't go on.
+#[test]
+fn a_hello_is_written_in_the_version_of_hellos_and_in_no_other() {
+    let mut front = envelope_of(&hello());
+    assert_eq!(front[4..6], [1, 0]);
+    assert_eq!(
+        Envelope::decode(&front).unwrap().version,
+        ProtocolVersion::HELLO
+    );
+    for version in [0, 2, 3] {
+        front[4] = version;
+        let covered = [&front[..12], &front[16..]].concat();
+        front[12..16].copy_from_slice(&limosa_wire::checksum(&covered).to_le_bytes());
+        let found = version.into();
+        let refused = Envelope::decode(&front).unwrap_err();
+        assert_eq!(refused.what, DecodeFault::Version { found });
+    }
+    let keep_alive = Message::KeepAlive(KeepAlive { sequence: 1 });
+    assert_eq!(envelope_of(&keep_alive)[4..6], [2, 0]);
+}
+
+/// Builds of version 1 trust the target's judgement alone.
+#[test]
+fn version_1_is_spoken_no_more() {
+    let own = VersionRange::SUPPORTED;
+    assert_eq!(own.newest_common(versions(1, 1)), None);
+    assert_eq!(
+        own.newest_common(versions(1, 2)),
+        Some(ProtocolVersion::CURRENT)
+    );
+    assert_eq!(versions(1, 1).to_string(), "1");
+    assert_eq!(versions(1, 3).to_string(), "1 to 3");
 }

@@ -1,11 +1,14 @@
 //! How a session fails: the variant says whose fault it was, and the text what to do.
 
 use alloc::string::String;
+use alloc::vec;
 use alloc::vec::Vec;
 use core::fmt;
 use core::time::Duration;
 
-use limosa_wire::{AbortReason, DecodeError, MessageKind, Reason, Round, RoundKind};
+use limosa_wire::{AbortReason, DecodeError, DecodeFault, MessageKind, Reason, Round, RoundKind};
+
+use crate::judge::other_version;
 
 /// What the peer did that it must not.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -54,6 +57,22 @@ pub enum Misdeed {
         round: Round,
         /// Which ones.
         what: &'static str,
+    },
+    /// A host description that can't be read.
+    #[error("its host's processor can't be read: {text}")]
+    UnreadableHost {
+        /// Why.
+        text: String,
+    },
+    /// Another processor than the guest's.
+    #[error(
+        "it speaks of a processor with the digest {found:#018x}, the guest's is {expected:#018x}"
+    )]
+    OtherCpu {
+        /// The digest of the guest's processor, as this side knows it.
+        expected: u64,
+        /// The digest that the peer named.
+        found: u64,
     },
     /// A processor description that can't be read.
     #[error("its guest's processor can't be read: {text}")]
@@ -205,6 +224,19 @@ impl SessionError {
             Self::NotConverging(_) => AbortReason::NotConverging,
             Self::Cancelled => AbortReason::Cancelled,
         })
+    }
+}
+
+impl SessionError {
+    /// What bytes that are no message say of a peer `stage` of the session.
+    pub(crate) fn of_garbage(error: DecodeError, stage: Stage) -> Self {
+        match error.what {
+            // Peers that have not met yet may be of different builds.
+            DecodeFault::Version { found } if stage == Stage::Handshake => {
+                Self::PeerIncompatible(vec![other_version(found)])
+            }
+            _ => Self::PeerMisbehaved(Misdeed::Garbage(error)),
+        }
     }
 }
 

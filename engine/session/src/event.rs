@@ -1,5 +1,7 @@
 //! What a session tells an observer. Nothing depends on it.
 
+use alloc::string::String;
+use core::fmt;
 use core::time::Duration;
 
 use limosa_wire::RoundKind;
@@ -8,17 +10,37 @@ use crate::custody::Custody;
 use crate::error::Stage;
 use crate::round::{RoundPlan, RoundReport};
 
+/// A difference between guest and host that is forgiven: the guest moves all the same.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Warning {
+    /// What differs, by its usual name.
+    pub name: String,
+    /// Where it differs, with both values: one line.
+    pub what: String,
+    /// Why it is forgiven.
+    pub forgiven: String,
+}
+
+impl fmt::Display for Warning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}; forgiven: {}", self.what, self.forgiven)
+    }
+}
+
 /// Something happened.
 #[derive(Clone, PartialEq, Debug)]
 #[non_exhaustive]
 pub enum Event {
     /// The session has come to a stage.
     Stage(Stage),
-    /// The target accepted; so many streams are used.
+    /// Both sides judge that the guest fits, and have agreed on its processor; so many streams are
+    /// used.
     Accepted {
         /// Page streams.
         stream_count: u16,
     },
+    /// This side found a difference and forgives it.
+    Warning(Warning),
     /// A round begins.
     RoundStarted(RoundPlan),
     /// A round was sent.

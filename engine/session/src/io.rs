@@ -3,6 +3,7 @@
 use alloc::string::String;
 use alloc::vec::Vec;
 
+use limosa_compat::HostCpu;
 use limosa_pages::PageCount;
 use limosa_wire::{
     DecodeError, EncodingSet, Message, MigrationId, Offer, Round, StateSection, StreamIndex,
@@ -33,6 +34,8 @@ pub enum SourceInput {
     Harvested(PageCount),
     /// [`SourceAction::StartRound`] is done: the streams have taken the last byte.
     RoundDone(RoundReport),
+    /// [`SourceAction::DescribeGuest`] is done: the guest's processor, sealed as in an offer.
+    GuestDescribed(Vec<u8>),
     /// [`SourceAction::PauseGuest`] is done.
     GuestPaused,
     /// [`SourceAction::ExportState`] is done.
@@ -54,6 +57,7 @@ impl SourceInput {
             Self::TrackingStarted => "started tracking",
             Self::Harvested(_) => "a harvest",
             Self::RoundDone(_) => "a sent round",
+            Self::GuestDescribed(_) => "a described guest",
             Self::GuestPaused => "a paused guest",
             Self::StateExported(_) => "exported state",
             Self::Message(_)
@@ -87,6 +91,9 @@ pub enum SourceAction {
     Harvest,
     /// Send a round; answered by [`SourceInput::RoundDone`]. The driver need not wait for it.
     StartRound(RoundPlan),
+    /// Say once more which processor the guest sees; answered by [`SourceInput::GuestDescribed`].
+    /// The guest runs meanwhile.
+    DescribeGuest,
     /// Stop the guest; answered by [`SourceInput::GuestPaused`].
     PauseGuest,
     /// Take the guest's state; answered by [`SourceInput::StateExported`]. A round may be on its
@@ -144,6 +151,8 @@ pub enum TargetInput {
         /// Pages of all streams.
         pages: u64,
     },
+    /// [`TargetAction::SurveyHost`] is done: what the host can give now.
+    HostSurveyed(HostCpu),
     /// [`TargetAction::CheckLedger`] found nothing missing.
     LedgerComplete,
     /// [`TargetAction::CheckLedger`] found a gap: the guest must not run here.
@@ -169,6 +178,7 @@ impl TargetInput {
             Self::GuestPrepared => "a prepared guest",
             Self::StreamsAccepted => "accepted streams",
             Self::RoundLanded { .. } => "a landed round",
+            Self::HostSurveyed(_) => "a surveyed host",
             Self::LedgerComplete | Self::LedgerGap(_) => "a checked ledger",
             Self::StateRestored => "restored state",
             Self::GuestResumed => "a resumed guest",
@@ -211,6 +221,10 @@ pub enum TargetAction {
         /// Pages of all streams.
         pages: u64,
     },
+    /// Find out anew what the host can give a guest; answered by [`TargetInput::HostSurveyed`].
+    /// Pages and state are on their way meanwhile, and the guest stands still: it need not be
+    /// waited for.
+    SurveyHost,
     /// Put the state in place; answered by [`TargetInput::StateRestored`]. Pages may be landing
     /// meanwhile.
     RestoreState(Vec<StateSection>),

@@ -4,16 +4,32 @@ use alloc::format;
 use alloc::string::ToString;
 use alloc::vec::Vec;
 
-use limosa_compat::{GuestCpu, Mismatch, MismatchKind, judge};
 use limosa_wire::limits::REASONS_MAX;
-use limosa_wire::{Offer, PageEncoding, Reason, ReasonKind, VersionRange};
+use limosa_wire::{Offer, PageEncoding, ProtocolVersion, Reason, ReasonKind, VersionRange};
 
 use crate::config::TargetPolicy;
+use crate::cpu::OfferedCpu;
 use crate::error::Misdeed;
+use crate::event::Warning;
 
-/// Every reason against `offer`; none means that the guest may come.
-pub(crate) fn judge_offer(offer: &Offer, policy: &TargetPolicy) -> Result<Vec<Reason>, Misdeed> {
-    let cpu = match GuestCpu::decode(&offer.cpu) {
+const SAME_VERSION: &str = "bring both hosts to the same version";
+
+/// What a target makes of an offer.
+pub(crate) enum Judged {
+    /// The guest may come.
+    Fits {
+        /// Its processor, to be judged again at the switchover.
+        cpu: OfferedCpu,
+        /// What differs and is forgiven.
+        warnings: Vec<Warning>,
+    },
+    /// It may not, for all of these reasons.
+    Refused(Vec<Reason>),
+}
+
+/// Judges all of `offer`.
+pub(crate) fn judge_offer(offer: &Offer, policy: &TargetPolicy) -> Result<Judged, Misdeed> {
+    let cpu = match OfferedCpu::decode(&offer.cpu) {
         Ok(cpu) => Some(cpu),
         // Another kind of guest may describe its processor otherwise.
         Err(_) if offer.machine != policy.machine => None,
@@ -22,32 +38,43 @@ pub(crate) fn judge_offer(offer: &Offer, policy: &TargetPolicy) -> Result<Vec<Re
             return Err(Misdeed::UnreadableCpu { text });
         }
     };
-    let vcpu_count = cpu.as_ref().map_or(0, |cpu| cpu.vcpu_count);
+    let vcpu_count = cpu.as_ref().map_or(0, OfferedCpu::vcpu_count);
     let mut reasons = Vec::new();
     reasons.extend(judge_machine(offer, policy));
     reasons.extend(judge_memory(offer, policy));
     reasons.extend(judge_vcpus(offer.vcpu_count.max(vcpu_count), policy));
     reasons.extend(judge_sections(offer, policy));
     reasons.extend(judge_encodings(offer));
-    let judgement = cpu.map(|cpu| judge(&cpu, &policy.host));
-    let mismatches = judgement.iter().flat_map(|judgement| &judgement.mismatches);
-    reasons.extend(mismatches.map(of_mismatch));
-    reasons.truncate(REASONS_MAX);
-    Ok(reasons)
+    let judged = cpu.map(|cpu| match cpu.judge(&policy.host) {
+        Ok(warnings) => Ok((cpu, warnings)),
+        Err(reasons) => Err(reasons),
+    });
+    Ok(match judged {
+        Some(Ok((cpu, warnings))) if reasons.is_empty() => Judged::Fits { cpu, warnings },
+        judged => {
+            reasons.extend(judged.and_then(Result::err).into_iter().flatten());
+            reasons.truncate(REASONS_MAX);
+            Judged::Refused(reasons)
+        }
+    })
 }
 
 /// Why peers of these versions can't talk.
 pub(crate) fn no_common_version(source: VersionRange, target: VersionRange) -> Reason {
     Reason {
         kind: ReasonKind::Protocol,
-        what: format!(
-            "the source speaks protocol versions {} to {}, this target {} to {}",
-            source.oldest.get(),
-            source.newest.get(),
-            target.oldest.get(),
-            target.newest.get()
-        ),
-        remedy: "bring both hosts to the same version".into(),
+        what: format!("the source speaks protocol versions {source}, the target {target}"),
+        remedy: SAME_VERSION.into(),
+    }
+}
+
+/// Why a peer that speaks only this version can't be understood.
+pub(crate) fn other_version(found: u16) -> Reason {
+    let (found, own) = (ProtocolVersion::new(found), VersionRange::SUPPORTED);
+    Reason {
+        kind: ReasonKind::Protocol,
+        what: format!("the peer speaks protocol version {found}, this host {own}"),
+        remedy: SAME_VERSION.into(),
     }
 }
 
@@ -91,7 +118,7 @@ fn judge_sections(offer: &Offer, policy: &TargetPolicy) -> impl Iterator<Item = 
             "this target can't restore state {} v{}",
             section.name, section.version
         ),
-        remedy: "bring both hosts to the same version".into(),
+        remedy: SAME_VERSION.into(),
     })
 }
 
@@ -103,15 +130,4 @@ fn judge_encodings(offer: &Offer) -> impl Iterator<Item = Reason> {
         what: format!("the source does not offer the page encoding {encoding:?}"),
         remedy: "offer raw and zero pages always".into(),
     })
-}
-
-fn of_mismatch(mismatch: &Mismatch) -> Reason {
-    Reason {
-        kind: match mismatch.kind {
-            MismatchKind::Vendor => ReasonKind::Vendor,
-            _ => ReasonKind::Cpu,
-        },
-        what: mismatch.to_string(),
-        remedy: mismatch.remedy.to_string(),
-    }
 }

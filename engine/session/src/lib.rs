@@ -19,15 +19,16 @@
 //!    │ Hello ──────────────────────────────────► │
 //!    │ ◄────────────────────────────────── Hello │
 //!    │ Offer ──────────────────────────────────► │ judge; PrepareGuest
-//!    │ ◄────────────────────── Verdict::Accepted │ AcceptStreams
+//!    │ ◄────────────────────── Verdict::Accepted │
+//!    │ judge; Agreed ──────────────────────────► │ AcceptStreams
 //!    │ OpenStreams ════════════════════════════► │
 //!    │ ◄─────────────────────────── StreamsBound │
 //!    │ StartTracking, Harvest                    │
 //!    │ RoundStart, StartRound, RoundEnd ═══════► │ ConfirmRound
 //!    │ ◄──────────────────────────── RoundLanded │
 //!    │ Harvest: another round, or:               │
-//!    │ PauseGuest, Harvest                       │
-//!    │ RoundStart, StartRound ‖ ExportState      │
+//!    │ DescribeGuest, PauseGuest, Harvest        │
+//!    │ RoundStart, StartRound ‖ ExportState ───► │ SurveyHost; judge again
 //!    │ State as soon as it is taken ───────────► │ RestoreState
 //!    │ RoundEnd ═══════════════════════════════► │ ConfirmRound, CheckLedger
 //!    │ ◄──────────────────────────── RoundLanded │
@@ -39,7 +40,10 @@
 //!
 //! # What always holds
 //!
-//! Nothing moves before the verdict. Before `HandOver` every failure, of either side or of the
+//! Nothing moves before both sides have judged the guest's processor and agreed on its digest; the
+//! target judges it again, by what its host can give then, before it says that it is prepared. A
+//! side that finds the guest unfit ends the session with [`Outcome::Refused`], and so does the peer
+//! that it tells every reason. Before `HandOver` every failure, of either side or of the
 //! link, leaves the guest running on the source, and a peer that says anything out of turn, twice,
 //! or with other totals than were counted ends the session at once, blamed for the exact
 //! [`Misdeed`]. After `HandOver` the source never resumes the guest by itself: it awaits `Running`,
@@ -78,6 +82,7 @@ extern crate alloc;
 
 mod config;
 mod convergence;
+mod cpu;
 mod custody;
 mod error;
 mod event;
@@ -94,7 +99,7 @@ mod timers;
 pub use config::{OnStall, SessionConfig, TargetPolicy};
 pub use custody::Custody;
 pub use error::{ApiMisuse, FaultKind, LocalFault, Misdeed, NotConverging, SessionError, Stage};
-pub use event::Event;
+pub use event::{Event, Warning};
 pub use outcome::Outcome;
 pub use round::{RoundPlan, RoundReport};
 pub use source::Source;

@@ -12,7 +12,9 @@ use crate::error::SessionError;
 pub enum Outcome {
     /// The guest runs at the target.
     Completed,
-    /// The target said no before anything moved.
+    /// The guest can't live on the target, as one side has found out and told the other: before
+    /// anything moved, or at the switchover, where the target's host has changed. It runs at the
+    /// source.
     Refused(Vec<Reason>),
     /// The guest is where it was.
     Failed(SessionError),

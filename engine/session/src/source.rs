@@ -2,10 +2,12 @@
 
 use alloc::string::String;
 
+use limosa_compat::CpuDecodeError;
 use limosa_wire::{Abort, Hello, Message, MigrationId, Offer, VersionRange};
 
 use crate::config::SessionConfig;
 use crate::convergence::Convergence;
+use crate::cpu::OfferedCpu;
 use crate::custody::{Custody, SourceHold};
 use crate::error::{ApiMisuse, Misdeed, SessionError, Stage};
 use crate::event::Event;
@@ -35,6 +37,9 @@ pub(crate) struct Context {
     pub(crate) config: SessionConfig,
     pub(crate) migration_id: MigrationId,
     pub(crate) offer: Offer,
+    /// The processor in the offer. Another kind of guest than targets know may describe its own in
+    /// another way: it is the target that refuses it.
+    pub(crate) cpu: Result<OfferedCpu, CpuDecodeError>,
     pub(crate) hold: SourceHold,
     pub(crate) convergence: Convergence,
     pub(crate) tracking: bool,
@@ -69,6 +74,7 @@ impl Source {
             convergence: Convergence::new(&config),
             config,
             migration_id,
+            cpu: OfferedCpu::decode(&offer.cpu),
             offer,
             hold: SourceHold::Running,
             tracking: false,
@@ -92,7 +98,7 @@ impl Source {
         self.context.outbox.at(now);
         match input {
             Input::Message(message) => self.on_message(message),
-            Input::Garbage(error) => self.blame(Misdeed::Garbage(error)),
+            Input::Garbage(error) => self.fail(SessionError::of_garbage(error, self.stage())),
             Input::ControlLost(text) => {
                 self.context.outbox.link_lost();
                 self.fail(SessionError::LinkLost(text));
@@ -189,6 +195,11 @@ impl Source {
                 return Err(refused);
             }
             Step::Fail(error) => self.fail(error),
+            Step::Incompatible(reasons) => {
+                let Context { hold, outbox, .. } = &mut self.context;
+                outbox.act(hold.take_back());
+                self.finish(Outcome::Refused(reasons));
+            }
             Step::End(outcome) => self.finish(outcome),
         }
         Ok(())
@@ -228,6 +239,17 @@ impl Source {
 }
 
 impl Context {
+    /// The digest of the guest's processor. One that can't be read is never agreed on, so that no
+    /// message speaks of it.
+    pub(crate) fn cpu_digest(&self) -> u64 {
+        self.cpu.as_ref().map_or(0, OfferedCpu::digest)
+    }
+
+    /// Is the processor that the target speaks of the guest's?
+    pub(crate) fn check_cpu(&self, found: u64) -> Result<(), Misdeed> {
+        self.cpu.as_ref().map_or(Ok(()), |cpu| cpu.check(found))
+    }
+
     /// Tells observers who may run the guest now.
     pub(crate) fn observe_custody(&mut self) {
         self.outbox.observe(Event::Custody(self.hold.custody()));

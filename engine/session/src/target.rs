@@ -83,7 +83,7 @@ impl Target {
             | Input::Cancelled
                 if self.context.hold.has_guest() => {}
             Input::Message(message) => self.on_message(message),
-            Input::Garbage(error) => self.blame(Misdeed::Garbage(error)),
+            Input::Garbage(error) => self.fail(SessionError::of_garbage(error, self.stage())),
             Input::ControlLost(text) => {
                 self.context.outbox.link_lost();
                 self.fail(SessionError::LinkLost(text));
@@ -190,6 +190,11 @@ impl Target {
                 return Err(refused);
             }
             Step::Fail(error) => self.fail(error),
+            Step::Incompatible(reasons) => {
+                let Context { hold, outbox, .. } = &mut self.context;
+                outbox.act(hold.let_go());
+                self.finish(Outcome::Refused(reasons));
+            }
             Step::End(outcome) => self.finish(outcome),
         }
         Ok(())

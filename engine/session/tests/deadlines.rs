@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use common::{Cut, Pair, Plan};
 use limosa_session::source::{Action as SourceAction, Input as SourceInput};
-use limosa_session::target::Input as TargetInput;
+use limosa_session::target::{Action as TargetAction, Input as TargetInput};
 use limosa_session::{Custody, Outcome, SessionConfig, SessionError, Stage};
 use limosa_wire::{AbortReason, KeepAlive, Message};
 
@@ -69,6 +69,20 @@ fn a_target_that_makes_its_guest_too_slowly() {
     );
 }
 
+/// The source has not said what it makes of the host, and says nothing else either.
+#[test]
+fn a_source_that_does_not_judge() {
+    let mut pair = Pair::new(&Plan::default());
+    pair.run_until_target_hears(|message| matches!(message, Message::Agreed(_)));
+    pair.to_target.clear();
+    pair.settle();
+    pair.check_end();
+    let longest = timed_out(error_of(pair.target_outcome()), "the source's judgement");
+    assert_eq!(longest, SessionConfig::default().handshake_max);
+    let lets_in = |action: &TargetAction| matches!(action, TargetAction::AcceptStreams { .. });
+    assert!(!pair.target_did.iter().any(lets_in));
+}
+
 /// Both sides wait equally long for streams that never come.
 #[test]
 fn page_streams_that_never_come() {
@@ -100,7 +114,8 @@ fn a_switchover_that_never_ends() {
         |input| matches!(input, SourceInput::StateExported(_)),
         |input| matches!(input, SourceInput::RoundDone(report) if report.round.get() > 0),
     ];
-    let target: [fn(&TargetInput) -> bool; 2] = [
+    let target: [fn(&TargetInput) -> bool; 3] = [
+        |input| matches!(input, TargetInput::HostSurveyed(_)),
         |input| *input == TargetInput::StateRestored,
         |input| *input == TargetInput::LedgerComplete,
     ];

@@ -52,6 +52,7 @@ fn what_the_source_says_is_the_protocol() {
         [
             MessageKind::Hello,
             MessageKind::Offer,
+            MessageKind::Agreed,
             MessageKind::RoundStart,
             MessageKind::RoundEnd,
             MessageKind::RoundStart,
@@ -155,10 +156,11 @@ fn state_and_last_pages_come_in_any_order() {
     assert_eq!(late.source_outcome(), Some(&Outcome::Completed));
 }
 
-/// Prepared needs ledger and state, whichever comes last.
+/// Prepared needs ledger, state and host, whichever comes last.
 #[test]
 fn the_target_is_prepared_only_with_everything_in_place() {
-    let holds: [fn(&TargetInput) -> bool; 2] = [
+    let holds: [fn(&TargetInput) -> bool; 3] = [
+        |input| matches!(input, TargetInput::HostSurveyed(_)),
         |input| *input == TargetInput::LedgerComplete,
         |input| *input == TargetInput::StateRestored,
     ];

@@ -4,12 +4,13 @@
 mod common;
 
 use common::blame::{before_target_hears, blamed, end, misdeed_of, start, within};
+use common::fixture::digest;
 use common::{Pair, Plan, Wire, round, section};
 use limosa_session::target::{Action as TargetAction, Input as TargetInput};
 use limosa_session::{Custody, Misdeed, Stage};
 use limosa_wire::{
-    HandOver, Hello, Message, MessageKind, Offer, Prepared, RoundKind, RoundLanded, Running, State,
-    StateSection, StreamsBound, Verdict, VersionRange,
+    Agreed, HandOver, Hello, Message, MessageKind, Offer, Prepared, Refuse, RoundKind, RoundLanded,
+    Running, State, StateSection, StreamsBound, Verdict, VersionRange,
 };
 
 fn state_of(names: &[&str]) -> Message {
@@ -18,7 +19,28 @@ fn state_of(names: &[&str]) -> Message {
         bytes: vec![],
     };
     let sections = names.iter().map(section).collect();
-    Message::State(State { sections })
+    let cpu_digest = digest();
+    Message::State(State {
+        cpu_digest,
+        sections,
+    })
+}
+
+fn prepared() -> Message {
+    let cpu_digest = digest();
+    Message::Prepared(Prepared { cpu_digest })
+}
+
+/// Has the target accepted, and not heard what the source makes of its host?
+fn awaits_judgement(pair: &Pair) -> bool {
+    let accepted = |action: &TargetAction| {
+        matches!(
+            action,
+            TargetAction::Send(Message::Verdict(Verdict::Accepted { .. }))
+        )
+    };
+    let lets_in = |action: &TargetAction| matches!(action, TargetAction::AcceptStreams { .. });
+    pair.target_did.iter().any(accepted) && !pair.target_did.iter().any(lets_in)
 }
 
 fn every_message() -> Vec<Message> {
@@ -39,7 +61,11 @@ fn every_message() -> Vec<Message> {
             pages: 1,
         }),
         state_of(&["cpu"]),
-        Message::Prepared(Prepared {}),
+        prepared(),
+        Message::Agreed(Agreed {
+            cpu_digest: digest(),
+        }),
+        Message::Refuse(Refuse { reasons: vec![] }),
         Message::HandOver(HandOver {}),
         Message::Running(Running {}),
     ]
@@ -69,9 +95,12 @@ fn messages_out_of_place_are_blamed_after_every_step() {
             if pair.to_target.iter().any(due) || kind == MessageKind::State {
                 continue;
             }
-            let prepared = Message::Prepared(Prepared {});
-            let awaits = pair.target_did.contains(&TargetAction::Send(prepared));
+            let awaits = pair.target_did.contains(&TargetAction::Send(prepared()));
             if kind == MessageKind::HandOver && awaits {
+                continue;
+            }
+            let judgements = [MessageKind::Agreed, MessageKind::Refuse].contains(&kind);
+            if judgements && awaits_judgement(&pair) {
                 continue;
             }
             let hellos = [MessageKind::Hello, MessageKind::Offer].contains(&kind);

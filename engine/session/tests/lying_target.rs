@@ -3,15 +3,15 @@
 
 mod common;
 
-use common::fixture::{ID, SECRET};
+use common::fixture::{AVX2, ID, INTEL, SECRET, digest, host};
 use common::{Pair, Plan, Wire, round};
 use limosa_session::source::{Action as SourceAction, Input as SourceInput};
 use limosa_session::target::Input as TargetInput;
 use limosa_session::{Misdeed, Outcome, SessionError, Stage};
 use limosa_wire::{
-    AbortReason, EncodingSet, HandOver, Hello, Message, MessageKind, MigrationId, PageEncoding,
-    Prepared, RoundEnd, RoundKind, RoundLanded, RoundStart, Running, State, StreamsBound, Verdict,
-    VersionRange,
+    AbortReason, Agreed, EncodingSet, HandOver, Hello, Message, MessageKind, MigrationId,
+    PageEncoding, Prepared, Refuse, RoundEnd, RoundKind, RoundLanded, RoundStart, Running, State,
+    StreamsBound, Verdict, VersionRange,
 };
 
 fn accepted(stream_count: u16, encodings: EncodingSet) -> Message {
@@ -19,6 +19,8 @@ fn accepted(stream_count: u16, encodings: EncodingSet) -> Message {
         stream_count,
         encodings,
         secret: SECRET,
+        host: host(INTEL, AVX2).encode(),
+        cpu_digest: digest(),
     })
 }
 
@@ -33,6 +35,11 @@ fn hello(migration_id: MigrationId) -> Message {
 fn round_landed(number: u32, pages: u64) -> Message {
     let round = round(number);
     Message::RoundLanded(RoundLanded { round, pages })
+}
+
+fn prepared() -> Message {
+    let cpu_digest = digest();
+    Message::Prepared(Prepared { cpu_digest })
 }
 
 /// Every message with which no state of a source has a use for its content.
@@ -53,8 +60,15 @@ fn every_message() -> Vec<Message> {
             pages: 7,
         }),
         round_landed(0, 0),
-        Message::State(State { sections: vec![] }),
-        Message::Prepared(Prepared {}),
+        Message::State(State {
+            cpu_digest: digest(),
+            sections: vec![],
+        }),
+        prepared(),
+        Message::Agreed(Agreed {
+            cpu_digest: digest(),
+        }),
+        Message::Refuse(Refuse { reasons: vec![] }),
         Message::HandOver(HandOver {}),
         Message::Running(Running {}),
     ]
@@ -84,7 +98,7 @@ fn may_hear(pair: &Pair) -> &'static [MessageKind] {
         Stage::Prepare if !bound => &[K::StreamsBound],
         // After each round but the last, one harvest follows its landing.
         Stage::Rounds if said(K::RoundEnd) == landed(pair) => &[K::RoundLanded],
-        Stage::Switchover => &[K::RoundLanded, K::Prepared],
+        Stage::Switchover => &[K::RoundLanded, K::Prepared, K::Refuse],
         Stage::HandOver => &[K::Running],
         _ => &[],
     }
@@ -260,8 +274,7 @@ fn a_target_that_is_prepared_too_early() {
         pair.hold_source = hold;
         pair.run();
         let stage = Stage::Switchover;
-        let lie = Message::Prepared(Prepared {});
-        blamed(pair, lie, &Misdeed::OutOfPlace { message, stage });
+        blamed(pair, prepared(), &Misdeed::OutOfPlace { message, stage });
     }
 }
 

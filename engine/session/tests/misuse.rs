@@ -20,6 +20,7 @@ fn answers_of_source(pair: &Pair, number: u32) -> Vec<SourceInput> {
         SourceInput::TrackingStarted,
         SourceInput::Harvested(PageCount::new(1)),
         SourceInput::RoundDone(pair.report(plan)),
+        SourceInput::GuestDescribed(vec![1, 2, 3]),
         SourceInput::GuestPaused,
         SourceInput::StateExported(common::state()),
     ]
@@ -31,6 +32,7 @@ fn answers_of_target() -> Vec<TargetInput> {
         TargetInput::StreamsAccepted,
         TargetInput::LedgerComplete,
         TargetInput::LedgerGap("page 7".into()),
+        TargetInput::HostSurveyed(common::fixture::policy().host),
         TargetInput::StateRestored,
         TargetInput::GuestResumed,
     ]

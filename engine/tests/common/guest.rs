@@ -135,6 +135,17 @@ fn table() -> CpuidTable {
     CpuidTable::new(vec![leaf]).unwrap()
 }
 
+/// What a test host can give.
+pub(crate) fn test_host() -> HostCpu {
+    HostCpu::plain(table().into(), 1_000_000, TscScaling::No)
+}
+
+/// The digest of a test guest's processor.
+pub(crate) fn digest() -> u64 {
+    let offer = offer_of(&test_map());
+    GuestCpu::decode(&offer.cpu).unwrap().digest()
+}
+
 /// What a test guest tells of itself.
 pub(crate) fn offer_of(map: &MemoryMap) -> Offer {
     let cpu = GuestCpu {
@@ -240,7 +251,7 @@ impl TargetHost for TestHost {
 
     fn policy(&self) -> Result<TargetPolicy, GuestError> {
         Ok(TargetPolicy {
-            host: HostCpu::plain(table().into(), 1_000_000, TscScaling::No),
+            host: test_host(),
             machine: "test".into(),
             memory_bytes_max: 1 << 30,
             vcpu_count_max: 4,

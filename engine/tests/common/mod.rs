@@ -15,7 +15,7 @@ mod raw_target;
 mod writer;
 
 pub(crate) use guest::{
-    ABSENT_PAGE, FILLED_PAGES, Script, TestGuest, TestHost, offer_of, test_map,
+    ABSENT_PAGE, FILLED_PAGES, Script, TestGuest, TestHost, digest, offer_of, test_host, test_map,
 };
 pub(crate) use memory::{TestMemory, map_of, pattern, range};
 pub(crate) use raw::{Raw, RawError};

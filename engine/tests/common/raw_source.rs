@@ -3,12 +3,12 @@
 use limosa::{Endpoint, Offer, RoundKind};
 use limosa_pages::ChunkIndex;
 use limosa_wire::{
-    Barrier, Bind, EncodingSet, FRAME_HEADER_BYTES, FrameHeader, FrameKind, Hello, Message,
+    Agreed, Barrier, Bind, EncodingSet, FRAME_HEADER_BYTES, FrameHeader, FrameKind, Hello, Message,
     MigrationId, PageEncoding, PageRecord, Round, RoundEnd, RoundStart, StateSection, StreamIndex,
     StreamSecret, Verdict, VersionRange, checksum, encode_table,
 };
 
-use super::guest::{offer_of, test_map};
+use super::guest::{digest, offer_of, test_map};
 use super::raw::{Raw, RawError};
 
 /// A frame of pages, to be made wrong.
@@ -100,6 +100,17 @@ impl RawSource {
         Ok(self)
     }
 
+    /// Until the source has said that it agrees.
+    pub(crate) fn agreed(self) -> Result<Self, RawError> {
+        let mut source = self.accepted()?;
+        source.agree(digest());
+        Ok(source)
+    }
+
+    pub(crate) fn agree(&mut self, cpu_digest: u64) {
+        self.control.say(&Message::Agreed(Agreed { cpu_digest }));
+    }
+
     /// Opens a stream that shows these things of itself.
     pub(crate) fn open_as(&mut self, id: MigrationId, secret: StreamSecret, stream: u16) {
         let stream_count = self.stream_count;
@@ -114,7 +125,7 @@ impl RawSource {
 
     /// Until all page streams are bound.
     pub(crate) fn bound(endpoint: &Endpoint) -> Result<Self, RawError> {
-        let mut source = Self::connect(endpoint).accepted()?;
+        let mut source = Self::connect(endpoint).agreed()?;
         for stream in 0..source.stream_count {
             source.open_as(source.id, source.secret, stream);
         }
@@ -220,7 +231,10 @@ impl RawSource {
             StateSection { kind, bytes }
         });
         let sections = sections.collect();
-        self.control
-            .say(&Message::State(limosa_wire::State { sections }));
+        let cpu_digest = digest();
+        self.control.say(&Message::State(limosa_wire::State {
+            cpu_digest,
+            sections,
+        }));
     }
 }

@@ -9,6 +9,7 @@ use limosa_wire::{
     Verdict, VersionRange,
 };
 
+use super::guest::{digest, test_host};
 use super::raw::{Raw, RawError};
 
 /// How far the target goes along with the source.
@@ -90,11 +91,24 @@ impl RawTarget {
     }
 
     pub(crate) fn verdict(&mut self, stream_count: u16, encodings: EncodingSet) {
+        self.verdict_as(stream_count, encodings, test_host().encode(), digest());
+    }
+
+    /// Accepts, and says these things of its host and of the guest.
+    pub(crate) fn verdict_as(
+        &mut self,
+        stream_count: u16,
+        encodings: EncodingSet,
+        host: Vec<u8>,
+        cpu_digest: u64,
+    ) {
         let secret = StreamSecret::new([3; 16]);
         self.control.say(&Message::Verdict(Verdict::Accepted {
             stream_count,
             encodings,
             secret,
+            host,
+            cpu_digest,
         }));
     }
 
@@ -111,6 +125,9 @@ impl RawTarget {
             self.verdict(offer.stream_count, offer.encodings);
         }
         if until >= Until::StreamsOpen {
+            let Message::Agreed(_) = self.control.hear()? else {
+                return Err(RawError);
+            };
             for _ in 0..offer.stream_count {
                 self.streams
                     .push(Raw::of(self.listener.accept().unwrap().0));
@@ -161,7 +178,9 @@ impl RawTarget {
                 _ => return Err(RawError),
             }
             if state && landed {
-                self.control.say(&Message::Prepared(Prepared {}));
+                let cpu_digest = digest();
+                self.control
+                    .say(&Message::Prepared(Prepared { cpu_digest }));
                 if until == Until::PreparedSaid {
                     return Ok(());
                 }

@@ -32,7 +32,10 @@ fn state() -> Message {
         bytes: vec![byte; 1 << 20],
     };
     let sections = (0..16).map(|index| section(index, index as u8)).collect();
-    Message::State(State { sections })
+    Message::State(State {
+        cpu_digest: 7,
+        sections,
+    })
 }
 
 #[test]

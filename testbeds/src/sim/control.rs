@@ -31,7 +31,10 @@ impl World {
                 .hands_over(holds, &mut self.estate.findings);
             self.runs_here |= self.estate.sabotage == Sabotage::NeverLetsGo;
         }
-        let mut bytes = match message.encode() {
+        if kind == MessageKind::Agreed {
+            self.checks.agreement.says();
+        }
+        let mut bytes = match self.told(from, message).encode() {
             Ok(bytes) => bytes,
             Err(error) => {
                 let text = format!("{kind:?} can't be sent: {error}");
@@ -92,6 +95,7 @@ impl World {
             return;
         }
         match (at, kind) {
+            (Side::Target, MessageKind::Agreed) => self.checks.agreement.hears(),
             (Side::Target, MessageKind::HandOver) => self.checks.custody.hand_over_arrives(),
             (Side::Source, MessageKind::Running) => self.checks.custody.hears_running(),
             _ => {}

@@ -71,11 +71,21 @@ pub enum FaultKind {
     StrayStream,
     /// A second copy of one of this attempt's page streams wants to be bound.
     TwinStream,
+    /// The target accepts a guest that can't live on its host.
+    AcceptAll,
+    /// The target's host can't give the guest's processor any more when it is looked at again.
+    ChangeHost,
+    /// The target's host can't be looked at again.
+    FailSurvey,
+    /// The guest sees another processor than was offered.
+    ChangeGuest,
+    /// A side speaks of another processor than was judged.
+    OtherDigest,
 }
 
 impl FaultKind {
     /// Every fault.
-    pub const ALL: [Self; 29] = [
+    pub const ALL: [Self; 34] = [
         Self::CutControl,
         Self::LoseControl,
         Self::CutStream,
@@ -105,6 +115,11 @@ impl FaultKind {
         Self::RepeatMessage,
         Self::StrayStream,
         Self::TwinStream,
+        Self::AcceptAll,
+        Self::ChangeHost,
+        Self::FailSurvey,
+        Self::ChangeGuest,
+        Self::OtherDigest,
     ];
 
     /// Must a migration complete all the same?
@@ -122,6 +137,10 @@ impl FaultKind {
                 | Self::FailExport
                 | Self::FailRestore
                 | Self::FailResume
+                | Self::AcceptAll
+                | Self::ChangeHost
+                | Self::FailSurvey
+                | Self::ChangeGuest
         )
     }
 }
@@ -138,6 +157,8 @@ pub enum Moment {
     Offer,
     /// As above.
     Verdict,
+    /// As above.
+    Agreed,
     /// As above.
     StreamsBound,
     /// As above.
@@ -157,11 +178,12 @@ pub enum Moment {
 }
 
 impl Moment {
-    const ALL: [Self; 12] = [
+    const ALL: [Self; 13] = [
         Self::Anytime,
         Self::Hello,
         Self::Offer,
         Self::Verdict,
+        Self::Agreed,
         Self::StreamsBound,
         Self::RoundStart,
         Self::RoundEnd,
@@ -178,6 +200,7 @@ impl Moment {
             Self::Hello => MessageKind::Hello,
             Self::Offer => MessageKind::Offer,
             Self::Verdict => MessageKind::Verdict,
+            Self::Agreed => MessageKind::Agreed,
             Self::StreamsBound => MessageKind::StreamsBound,
             Self::RoundStart => MessageKind::RoundStart,
             Self::RoundEnd => MessageKind::RoundEnd,

@@ -201,8 +201,8 @@ macro_rules! plans {
     };
 }
 
-const PLANS: [(&str, &str); 9] = plans! {
-    "storm" "calm" "hand-over" "busy" "zeros" "retries" "tampered" "slow" "cancel"
+const PLANS: [(&str, &str); 10] = plans! {
+    "storm" "calm" "hand-over" "busy" "zeros" "retries" "tampered" "slow" "cancel" "unlike"
 };
 
 impl Plan {

@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
-use limosa_compat::{CpuidEntry, CpuidTable, GuestCpu, HostCpu, TscScaling};
 use limosa_pages::{MemoryMap, PageSet};
 use limosa_pipeline::{Codec, PackConfig};
 use limosa_session::{Outcome, SessionError, Source, Target, TargetPolicy, Timestamp};
@@ -18,6 +17,7 @@ use super::guest::{Guest, GuestCopy};
 use super::link::Lane;
 use super::memory::SimMemory;
 use super::plan::{Plan, PlanError};
+use super::processors::Processors;
 use super::rng::Rng;
 use super::sabotage::Sabotage;
 use super::source::{SourceSide, books_kind};
@@ -240,13 +240,14 @@ fn begin(
     let migration_id = MigrationId::new(rng.bytes());
     let secret = StreamSecret::new(rng.bytes());
     let start = Timestamp::default();
+    let processors = Processors::new()?;
     let wanted = plan.link.streams.draw(rng);
     let mut config = plan.session.config(wanted, rng);
     config.encodings = some_encodings(rng);
     let source = Source::new(
         config,
         migration_id,
-        offer(map)?,
+        offer(map, &processors),
         "simulation".into(),
         start,
     );
@@ -254,11 +255,8 @@ fn begin(
     config.encodings = some_encodings(rng);
     let stream_count_max = plan.link.streams.draw(rng) as u16;
     let refuses = faults.takes(FaultKind::RefuseOffer);
-    let policy = policy(
-        map,
-        stream_count_max,
-        if refuses { "another" } else { MACHINE },
-    )?;
+    let machine = if refuses { "another" } else { MACHINE };
+    let policy = policy(map, stream_count_max, machine, &processors);
     let target = Target::new(config, policy, secret, "simulation".into(), start);
     let codec = rng.pick(&[Codec::None, Codec::Lz4]).unwrap_or_default();
     let pack = PackConfig::new(codec, EncodingSet::ALL);
@@ -275,6 +273,7 @@ fn begin(
         faults,
         checks: Checks::default(),
         lanes,
+        processors,
         source: SourceSide::new(source, migration_id, pack, pages),
         target: TargetSide::new(target, secret),
         here: Some(here),
@@ -299,49 +298,32 @@ fn some_encodings(rng: &mut Rng) -> EncodingSet {
         .map_or(EncodingSet::ALL, |less| EncodingSet::ALL.without(less))
 }
 
-/// A processor without any feature: this is not about processors.
-fn cpu_table() -> Result<CpuidTable, PlanError> {
-    let word = |letters: &[u8; 4]| u32::from_le_bytes(*letters);
-    Ok(CpuidTable::new(vec![CpuidEntry {
-        ebx: word(b"Genu"),
-        edx: word(b"ineI"),
-        ecx: word(b"ntel"),
-        ..CpuidEntry::default()
-    }])?)
-}
-
-fn offer(map: &MemoryMap) -> Result<Offer, PlanError> {
-    let cpu = GuestCpu {
-        processor: cpu_table()?.into(),
-        tsc_khz: 0,
-        vcpu_count: 1,
-        baseline: "off".into(),
-    };
-    Ok(Offer {
-        cpu: cpu.encode(),
+fn offer(map: &MemoryMap, processors: &Processors) -> Offer {
+    Offer {
+        cpu: processors.guest.clone(),
         map: map.clone(),
         vcpu_count: 1,
         sections: vec![books_kind()],
         stream_count: 1,
         encodings: EncodingSet::ALL,
         machine: MACHINE.into(),
-    })
+    }
 }
 
 fn policy(
     map: &MemoryMap,
     stream_count_max: u16,
     machine: &str,
-) -> Result<TargetPolicy, PlanError> {
-    let host = HostCpu::plain(cpu_table()?.into(), 0, TscScaling::Yes);
-    Ok(TargetPolicy {
-        host,
+    processors: &Processors,
+) -> TargetPolicy {
+    TargetPolicy {
+        host: processors.host.clone(),
         machine: machine.into(),
         memory_bytes_max: map.page_count().bytes(),
         vcpu_count_max: 1,
         stream_count_max,
         sections: vec![books_kind()],
-    })
+    }
 }
 
 struct Settled {

@@ -29,11 +29,15 @@ pub enum Sabotage {
     StartsEarly,
     /// The source does not let its guest run again after a failure.
     ForgetsToResume,
+    /// The source does not look at what an accepting target says of its host.
+    TrustsVerdict,
+    /// The target does not look at its host again, and takes it for what it was.
+    TrustsHost,
 }
 
 impl Sabotage {
     /// Every planted bug.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 11] = [
         Self::ClearsAfterCopy,
         Self::WritesUnseen,
         Self::WritesWhilePaused,
@@ -43,6 +47,8 @@ impl Sabotage {
         Self::NeverLetsGo,
         Self::StartsEarly,
         Self::ForgetsToResume,
+        Self::TrustsVerdict,
+        Self::TrustsHost,
     ];
 }
 

@@ -60,6 +60,7 @@ pub(crate) enum SourceWork {
     OpenStreams(u16, EncodingSet, StreamSecret),
     StartTracking,
     Harvest,
+    Describe,
     Pause,
     Export,
 }
@@ -195,6 +196,7 @@ impl World {
             } => SourceWork::OpenStreams(stream_count, encodings, secret),
             Action::StartTracking => SourceWork::StartTracking,
             Action::Harvest => SourceWork::Harvest,
+            Action::DescribeGuest => SourceWork::Describe,
             Action::PauseGuest => SourceWork::Pause,
             Action::ExportState => SourceWork::Export,
         };
@@ -219,6 +221,10 @@ impl World {
                 other => local(LocalKind::Kernel, &format!("{other:?}")),
             },
             SourceWork::Harvest => self.harvest(),
+            SourceWork::Describe if self.faults.takes(FaultKind::ChangeGuest) => {
+                Input::GuestDescribed(self.processors.other_guest.clone())
+            }
+            SourceWork::Describe => Input::GuestDescribed(self.processors.guest.clone()),
             SourceWork::Pause if self.faults.takes(FaultKind::FailPause) => {
                 local(LocalKind::Guest, &"a processor does not stop")
             }
@@ -253,6 +259,7 @@ impl World {
     }
 
     fn open_streams(&mut self, stream_count: u16, encodings: EncodingSet, secret: StreamSecret) {
+        self.checks.agreement.opens(&mut self.estate.findings);
         let Some(here) = &self.here else { return };
         self.source.pack = PackConfig::new(self.source.pack.codec(), encodings)
             .with_frame_payload_bytes(PackConfig::FRAME_PAYLOAD_BYTES_MIN);

@@ -3,6 +3,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use limosa_pages::MemoryMap;
 use limosa_pipeline::{FrameSource, GuestMemory, LandError, Landed, Lander, Ledger};
@@ -33,6 +34,8 @@ pub(crate) struct TargetSide {
     /// Streams that were cut, whose next frame comes half.
     pub(crate) half_frames: Vec<usize>,
     door: Option<Door>,
+    /// Streams that came before they were let in: each with its first frames.
+    backlog: Vec<(usize, Vec<u8>)>,
     landing: Option<Arc<Landing>>,
     ledger: Option<Arc<Ledger>>,
     streams: Vec<TargetStream>,
@@ -62,6 +65,7 @@ const WORK_US_MAX: u64 = 5_000_000;
 pub(crate) enum TargetWork {
     Prepare(MemoryMap),
     Restore(Vec<StateSection>),
+    Survey,
     CheckLedger,
     Resume,
     /// A round's totals are wrong.
@@ -80,6 +84,7 @@ impl TargetSide {
             slowness: 1,
             half_frames: Vec::new(),
             door: None,
+            backlog: Vec::new(),
             landing: None,
             ledger: None,
             streams: Vec::new(),
@@ -151,6 +156,7 @@ impl World {
                 (usual_us, TargetWork::Prepare(offer.map))
             }
             Action::RestoreState(sections) => (800, TargetWork::Restore(sections)),
+            Action::SurveyHost => (1500, TargetWork::Survey),
             Action::CheckLedger => (100, TargetWork::CheckLedger),
             Action::ResumeGuest => (plan.resume_us.draw(rng), TargetWork::Resume),
             Action::AcceptStreams {
@@ -215,6 +221,7 @@ impl World {
                 self.runs_there |= self.estate.sabotage == Sabotage::StartsEarly;
                 Input::StateRestored
             }
+            TargetWork::Survey => self.survey(),
             TargetWork::CheckLedger => self.check_ledger(),
             TargetWork::Gap(text) => Input::BadPages(text),
             TargetWork::Believe(round, frames, pages) => Input::RoundLanded {
@@ -248,6 +255,19 @@ impl World {
         }
     }
 
+    fn survey(&mut self) -> Input {
+        if self.faults.takes(FaultKind::FailSurvey) {
+            return local(LocalKind::Kernel, &"the kernel can't be asked");
+        }
+        if self.faults.takes(FaultKind::ChangeHost) {
+            self.checks.agreement.host_is_unfit();
+            if self.estate.sabotage != Sabotage::TrustsHost {
+                return Input::HostSurveyed(self.processors.other_host.clone());
+            }
+        }
+        Input::HostSurveyed(self.processors.host.clone())
+    }
+
     fn check_ledger(&self) -> Input {
         if self.estate.sabotage == Sabotage::BlindLedger {
             return Input::LedgerComplete;
@@ -273,6 +293,7 @@ impl World {
             .memory
             .resumes_there(&there.memory, here, findings);
         self.checks.ledger.resumes_there(findings);
+        self.checks.agreement.resumes_there(findings);
         self.runs_there = true;
         // Before anything can follow from it, such as the end of this host.
         self.look();
@@ -280,6 +301,7 @@ impl World {
     }
 
     fn open_door(&mut self, door: Door) {
+        self.checks.agreement.lets_in(&mut self.estate.findings);
         let (Some(there), stream_count) = (&self.there, door.stream_count) else {
             return;
         };
@@ -290,6 +312,9 @@ impl World {
             .streams
             .resize_with(stream_count.into(), TargetStream::default);
         self.target.door = Some(door);
+        for (stream, frame) in std::mem::take(&mut self.target.backlog) {
+            self.after(Duration::ZERO, Event::FrameArrives(stream, frame));
+        }
         if self.faults.takes(FaultKind::StrayStream) {
             let (migration_id, secret) = self.estate.before;
             let bind = Bind {
@@ -359,6 +384,9 @@ impl World {
         }
         if !self.target.is_active() {
             return;
+        }
+        if self.target.door.is_none() {
+            return self.target.backlog.push((stream, frame));
         }
         let Some(part) = self.target.streams.get_mut(stream) else {
             return;

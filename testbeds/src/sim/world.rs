@@ -8,13 +8,15 @@ use limosa_session::Timestamp;
 use limosa_wire::{MigrationId, StreamSecret};
 
 use super::checkers::{
-    CustodyChecker, Ends, Findings, Holds, LedgerChecker, MemoryChecker, ProgressChecker,
+    AgreementChecker, CustodyChecker, Ends, Findings, Holds, LedgerChecker, MemoryChecker,
+    ProgressChecker,
 };
 use super::clock::Agenda;
 use super::faults::{FaultKind, Faults};
 use super::guest::{Guest, GuestCopy};
 use super::link::Lane;
 use super::plan::Plan;
+use super::processors::Processors;
 use super::rng::Rng;
 use super::sabotage::Sabotage;
 use super::source::{SourceSide, SourceWork};
@@ -92,6 +94,7 @@ pub(crate) struct Estate {
 /// The checkers of one attempt.
 #[derive(Default)]
 pub(crate) struct Checks {
+    pub(crate) agreement: AgreementChecker,
     pub(crate) custody: CustodyChecker,
     pub(crate) memory: MemoryChecker,
     pub(crate) ledger: LedgerChecker,
@@ -115,6 +118,7 @@ pub(crate) struct World {
     pub(crate) faults: Faults,
     pub(crate) checks: Checks,
     pub(crate) lanes: Lanes,
+    pub(crate) processors: Processors,
     pub(crate) source: SourceSide,
     pub(crate) target: TargetSide,
     /// The guest at the source; none once its host is gone.

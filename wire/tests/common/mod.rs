@@ -5,9 +5,9 @@
 use limosa_pages::{ChunkIndex, MemoryMap, PageCount, PageIndex, PageRange};
 use limosa_wire::limits::{FRAME_RECORDS_MAX, LZ4_RUN_PAGES_MAX};
 use limosa_wire::{
-    Abort, AbortReason, Barrier, Bind, DecodeError, ENVELOPE_BYTES, EncodingSet, Envelope,
+    Abort, AbortReason, Agreed, Barrier, Bind, DecodeError, ENVELOPE_BYTES, EncodingSet, Envelope,
     FRAME_HEADER_BYTES, FrameHeader, FrameKind, HandOver, Hello, KeepAlive, Message, MigrationId,
-    Offer, PageEncoding, PageRecord, Prepared, ProtocolVersion, Reason, ReasonKind, Round,
+    Offer, PageEncoding, PageRecord, Prepared, ProtocolVersion, Reason, ReasonKind, Refuse, Round,
     RoundEnd, RoundKind, RoundLanded, RoundStart, Running, SectionKind, State, StateSection,
     StreamIndex, StreamSecret, StreamsBound, Verdict, VersionRange, checksum, decode_table,
     encode_table,
@@ -204,20 +204,24 @@ fn offer_example() -> Offer {
     }
 }
 
+const CPU_DIGEST: u64 = 0x0123_4567_89ab_cdef;
+
 fn accepted_example() -> Verdict {
     Verdict::Accepted {
         stream_count: 4,
         encodings: EncodingSet::ALL.without(PageEncoding::Lz4),
         secret: StreamSecret::new([0xa5; 16]),
+        host: (0..48).rev().collect(),
+        cpu_digest: CPU_DIGEST,
     }
 }
 
-fn refused_example() -> Verdict {
+fn reasons_example() -> Vec<Reason> {
     let reason = |kind, what: &str, remedy: &str| {
         let (what, remedy) = (what.into(), remedy.into());
         Reason { kind, what, remedy }
     };
-    let reasons = vec![
+    vec![
         reason(
             ReasonKind::Cpu,
             "the guest sees avx512f",
@@ -228,8 +232,7 @@ fn refused_example() -> Verdict {
             "64 GiB are not free here — 12 GiB are",
             "",
         ),
-    ];
-    Verdict::Refused { reasons }
+    ]
 }
 
 fn state_example() -> State {
@@ -242,6 +245,7 @@ fn state_example() -> State {
         bytes: vec![],
     };
     State {
+        cpu_digest: CPU_DIGEST,
         sections: vec![vcpu, clock],
     }
 }
@@ -260,6 +264,10 @@ fn hello_example() -> Hello {
 /// One message of every kind, and both verdicts, by name.
 pub(crate) fn message_examples() -> Vec<(&'static str, Message)> {
     let (round, pages) = (Round::new(2), 1234);
+    let (cpu_digest, reasons) = (CPU_DIGEST, reasons_example());
+    let refused = Verdict::Refused {
+        reasons: reasons.clone(),
+    };
     let abort = Abort {
         reason: AbortReason::Cancelled,
         text: "the operator changed plans".into(),
@@ -268,7 +276,9 @@ pub(crate) fn message_examples() -> Vec<(&'static str, Message)> {
         ("hello", Message::Hello(hello_example())),
         ("offer", Message::Offer(offer_example())),
         ("accepted", Message::Verdict(accepted_example())),
-        ("refused", Message::Verdict(refused_example())),
+        ("refused", Message::Verdict(refused)),
+        ("agreed", Message::Agreed(Agreed { cpu_digest })),
+        ("refuse", Message::Refuse(Refuse { reasons })),
         (
             "streams-bound",
             Message::StreamsBound(StreamsBound { stream_count: 4 }),
@@ -293,7 +303,7 @@ pub(crate) fn message_examples() -> Vec<(&'static str, Message)> {
             Message::RoundLanded(RoundLanded { round, pages }),
         ),
         ("state", Message::State(state_example())),
-        ("prepared", Message::Prepared(Prepared {})),
+        ("prepared", Message::Prepared(Prepared { cpu_digest })),
         ("hand-over", Message::HandOver(HandOver {})),
         ("running", Message::Running(Running {})),
         ("abort", Message::Abort(abort)),
@@ -350,20 +360,28 @@ fn offer() -> impl Strategy<Value = Offer> {
         )
 }
 
-fn verdict() -> impl Strategy<Value = Verdict> {
-    let accepted =
-        (1..=64u16, any::<u32>(), any::<[u8; 16]>()).prop_map(|(stream_count, bits, secret)| {
-            Verdict::Accepted {
-                stream_count,
-                encodings: EncodingSet::from_bits(bits),
-                secret: StreamSecret::new(secret),
-            }
-        });
+fn reasons() -> impl Strategy<Value = Vec<Reason>> {
     let reason = (one_of(ReasonKind::ALL), text(512), text(512))
         .prop_map(|(kind, what, remedy)| Reason { kind, what, remedy });
-    let refused =
-        proptest::collection::vec(reason, 0..10).prop_map(|reasons| Verdict::Refused { reasons });
-    prop_oneof![accepted, refused]
+    proptest::collection::vec(reason, 0..10)
+}
+
+fn verdict() -> impl Strategy<Value = Verdict> {
+    let host = proptest::collection::vec(any::<u8>(), 0..400);
+    let numbers = (1..=64u16, any::<u32>(), any::<u64>());
+    let accepted = (numbers, any::<[u8; 16]>(), host).prop_map(
+        |((stream_count, bits, cpu_digest), secret, host)| Verdict::Accepted {
+            stream_count,
+            encodings: EncodingSet::from_bits(bits),
+            secret: StreamSecret::new(secret),
+            host,
+            cpu_digest,
+        },
+    );
+    prop_oneof![
+        accepted,
+        reasons().prop_map(|reasons| Verdict::Refused { reasons })
+    ]
 }
 
 /// Any message that may be sent.
@@ -383,7 +401,11 @@ pub(crate) fn message() -> impl Strategy<Value = Message> {
         proptest::collection::vec(any::<u8>(), 0..200),
     )
         .prop_map(|(kind, bytes)| StateSection { kind, bytes });
-    let state = proptest::collection::vec(section, 0..8).prop_map(|sections| State { sections });
+    let sections = proptest::collection::vec(section, 0..8);
+    let state = (any::<u64>(), sections).prop_map(|(cpu_digest, sections)| State {
+        cpu_digest,
+        sections,
+    });
     let round = || any::<u32>().prop_map(Round::new);
     let frames = proptest::collection::vec(any::<u64>(), 0..=64);
     prop_oneof![
@@ -403,7 +425,9 @@ pub(crate) fn message() -> impl Strategy<Value = Message> {
         (round(), any::<u64>())
             .prop_map(|(round, pages)| Message::RoundLanded(RoundLanded { round, pages })),
         state.prop_map(Message::State),
-        Just(Message::Prepared(Prepared {})),
+        any::<u64>().prop_map(|cpu_digest| Message::Prepared(Prepared { cpu_digest })),
+        any::<u64>().prop_map(|cpu_digest| Message::Agreed(Agreed { cpu_digest })),
+        reasons().prop_map(|reasons| Message::Refuse(Refuse { reasons })),
         Just(Message::HandOver(HandOver {})),
         Just(Message::Running(Running {})),
         (one_of(AbortReason::ALL), text(1024))

@@ -1,9 +1,13 @@
 //! The states of both machines: one struct for each, with only what is true in it, moved by value
 //! from step to step.
 
-use limosa_wire::{EncodingSet, MigrationId, SectionKind};
+use alloc::vec::Vec;
 
+use limosa_wire::{EncodingSet, MigrationId, Reason, SectionKind};
+
+use crate::cpu::OfferedCpu;
 use crate::error::{Misdeed, SessionError};
+use crate::event::Warning;
 use crate::outcome::Outcome;
 
 pub(crate) mod source;
@@ -18,6 +22,8 @@ pub(crate) enum Step<S> {
     Refused(S),
     /// The session fails.
     Fail(SessionError),
+    /// The guest can't live on the target, and the peer knows why.
+    Incompatible(Vec<Reason>),
     /// The session ends as agreed.
     End(Outcome),
 }
@@ -34,5 +40,9 @@ pub(crate) struct Terms {
     pub(crate) migration_id: MigrationId,
     pub(crate) stream_count: u16,
     pub(crate) encodings: EncodingSet,
-    pub(crate) sections: alloc::vec::Vec<SectionKind>,
+    pub(crate) sections: Vec<SectionKind>,
+    /// The guest's processor, of which every message must speak.
+    pub(crate) cpu: OfferedCpu,
+    /// Differences that were forgiven, and told.
+    pub(crate) warnings: Vec<Warning>,
 }

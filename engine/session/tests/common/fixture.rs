@@ -88,6 +88,7 @@ pub(crate) fn table(vendor: [u8; 12], ebx: u32) -> CpuidTable {
 }
 
 pub(crate) const INTEL: [u8; 12] = *b"GenuineIntel";
+pub(crate) const AMD: [u8; 12] = *b"AuthenticAMD";
 /// AVX2, which the guest sees and its target has.
 pub(crate) const AVX2: u32 = 1 << 5;
 
@@ -99,6 +100,18 @@ pub(crate) fn cpu(table: CpuidTable, vcpu_count: u16) -> Vec<u8> {
         baseline: "off".into(),
     };
     guest.encode()
+}
+
+/// The digest of the guest's processor.
+pub(crate) fn digest() -> u64 {
+    GuestCpu::decode(&offer().cpu)
+        .expect("a processor")
+        .digest()
+}
+
+/// A host of this vendor with, in leaf 7, the features `ebx`.
+pub(crate) fn host(vendor: [u8; 12], ebx: u32) -> HostCpu {
+    HostCpu::plain(table(vendor, ebx).into(), 0, TscScaling::No)
 }
 
 pub(crate) fn section(name: &str, version: u16) -> SectionKind {
@@ -130,7 +143,7 @@ pub(crate) fn offer() -> Offer {
 
 pub(crate) fn policy() -> TargetPolicy {
     TargetPolicy {
-        host: HostCpu::plain(table(INTEL, AVX2).into(), 0, TscScaling::No),
+        host: host(INTEL, AVX2),
         machine: MACHINE.into(),
         memory_bytes_max: PAGES * 4096,
         vcpu_count_max: 2,

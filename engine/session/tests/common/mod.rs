@@ -9,6 +9,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use limosa_compat::HostCpu;
 use limosa_pages::PageCount;
 use limosa_session::source::{self, Action as SourceAction, Input as SourceInput};
 use limosa_session::target::{self, Action as TargetAction, Input as TargetInput};
@@ -64,6 +65,10 @@ pub(crate) struct Pair {
     pub(crate) target_runs: bool,
     pub(crate) given_away: bool,
     pub(crate) cut: Option<Cut>,
+    /// The processor that the guest sees, as it says when it is asked again.
+    pub(crate) cpu: Vec<u8>,
+    /// What the target's host can give, as it finds when it looks again.
+    pub(crate) host: HostCpu,
     stream_count: u16,
     /// Orders what could happen next; 0 takes it always in the same order.
     seed: u64,
@@ -91,6 +96,8 @@ impl Pair {
             target_runs: false,
             given_away: false,
             cut: None,
+            cpu: plan.offer.cpu.clone(),
+            host: plan.policy.host.clone(),
             stream_count: 0,
             seed: plan.seed,
         };
@@ -213,6 +220,7 @@ impl Pair {
                 SourceInput::Harvested(PageCount::new(found.unwrap_or(0)))
             }
             SourceAction::StartRound(plan) => SourceInput::RoundDone(self.report(*plan)),
+            SourceAction::DescribeGuest => SourceInput::GuestDescribed(self.cpu.clone()),
             SourceAction::PauseGuest => {
                 self.source_runs = false;
                 SourceInput::GuestPaused
@@ -262,6 +270,7 @@ impl Pair {
             }
             TargetAction::PrepareGuest(_) => TargetInput::GuestPrepared,
             TargetAction::AcceptStreams { .. } => TargetInput::StreamsAccepted,
+            TargetAction::SurveyHost => TargetInput::HostSurveyed(self.host.clone()),
             TargetAction::RestoreState(_) => TargetInput::StateRestored,
             TargetAction::CheckLedger => TargetInput::LedgerComplete,
             _ => return,

@@ -30,16 +30,26 @@ fn table() -> CpuidTable {
     CpuidTable::new(vec![vendor]).unwrap()
 }
 
-pub(crate) fn source() -> Source {
+/// The guest's processor, sealed.
+pub(crate) fn offered_cpu() -> Vec<u8> {
     let cpu = GuestCpu {
         processor: table().into(),
         tsc_khz: 1_000_000,
         vcpu_count: 1,
         baseline: "off".into(),
     };
+    cpu.encode()
+}
+
+/// A host on which it can live.
+pub(crate) fn fitting_host() -> HostCpu {
+    HostCpu::plain(table().into(), 1_000_000, TscScaling::No)
+}
+
+pub(crate) fn source() -> Source {
     let memory = PageRange::new(PageIndex::new(0), PageIndex::new(512)).unwrap();
     let offer = Offer {
-        cpu: cpu.encode(),
+        cpu: offered_cpu(),
         map: MemoryMap::new(vec![memory]).unwrap(),
         vcpu_count: 1,
         sections: Vec::new(),
@@ -53,7 +63,7 @@ pub(crate) fn source() -> Source {
 
 pub(crate) fn target() -> Target {
     let policy = TargetPolicy {
-        host: HostCpu::plain(table().into(), 1_000_000, TscScaling::No),
+        host: fitting_host(),
         machine: "model".into(),
         memory_bytes_max: u64::MAX,
         vcpu_count_max: 1,

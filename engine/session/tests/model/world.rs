@@ -12,7 +12,7 @@ use limosa_session::{Outcome, RoundReport, Source, Target, Timestamp};
 use limosa_wire::{EncodingCounts, Message};
 
 use super::Bug;
-use super::machines::{source, target};
+use super::machines::{fitting_host, offered_cpu, source, target};
 
 /// Later than every deadline and every silence that starts at the beginning.
 const FAR: Duration = Duration::from_secs(5 * 60 * 60);
@@ -172,6 +172,9 @@ impl World {
                         pages,
                     });
                 }
+                SourceAction::DescribeGuest => {
+                    answers.push(SourceInput::GuestDescribed(offered_cpu()));
+                }
                 SourceAction::PauseGuest => {
                     if bug != Bug::NeverPauses {
                         host.guest = Guest::Paused;
@@ -219,6 +222,7 @@ impl World {
                     answers.push(TargetInput::GuestPrepared);
                 }
                 TargetAction::AcceptStreams { .. } => answers.push(TargetInput::StreamsAccepted),
+                TargetAction::SurveyHost => answers.push(TargetInput::HostSurveyed(fitting_host())),
                 TargetAction::RestoreState(_) => answers.push(TargetInput::StateRestored),
                 TargetAction::CheckLedger => answers.push(TargetInput::LedgerComplete),
                 TargetAction::ResumeGuest => {

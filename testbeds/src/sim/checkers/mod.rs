@@ -1,6 +1,7 @@
 //! What must hold in every run, each rule in a file of its own that says what it does not check.
 //! Checkers only look on: the world tells them what happens, and they change nothing.
 
+pub mod agreement;
 pub mod custody;
 pub mod ledger;
 pub mod memory;
@@ -8,6 +9,7 @@ pub mod progress;
 
 use std::fmt;
 
+pub(crate) use agreement::AgreementChecker;
 pub(crate) use custody::{CustodyChecker, Ends, Holds};
 pub(crate) use ledger::LedgerChecker;
 pub(crate) use memory::MemoryChecker;

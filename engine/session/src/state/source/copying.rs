@@ -4,7 +4,7 @@
 use limosa_pages::PageCount;
 use limosa_wire::{Round, RoundKind, RoundLanded};
 
-use super::{Pausing, State, Step, check_landed, say_sent, start_round};
+use super::{Describing, State, Step, check_landed, say_sent, start_round};
 use crate::convergence::Decision;
 use crate::error::SessionError;
 use crate::event::Event;
@@ -37,7 +37,7 @@ impl Harvesting {
         });
         match decision {
             Decision::AnotherRound => Sending::start(round, RoundKind::Live, cx),
-            Decision::SwitchOver => Pausing::start(round, cx),
+            Decision::SwitchOver => Describing::start(round, cx),
             Decision::GiveUp(why) => Step::Fail(SessionError::NotConverging(why)),
         }
     }

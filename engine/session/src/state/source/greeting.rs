@@ -1,16 +1,20 @@
 //! The source before anything moves: it awaits the target's hello, and then its verdict.
 
+use alloc::format;
+use alloc::string::ToString;
 use alloc::vec;
 use alloc::vec::Vec;
 
-use limosa_wire::{EncodingSet, Hello, Message, PageEncoding, Reason, Verdict, VersionRange};
+use limosa_compat::HostCpu;
+use limosa_wire::{
+    Agreed, EncodingSet, Hello, Message, PageEncoding, Refuse, Verdict, VersionRange,
+};
 
 use super::{Binding, State, Step};
-use crate::error::{Misdeed, SessionError};
-use crate::event::Event;
+use crate::error::{FaultKind, LocalFault, Misdeed, SessionError};
+use crate::event::{Event, Warning};
 use crate::io::SourceAction as Action;
 use crate::judge::no_common_version;
-use crate::outcome::Outcome;
 use crate::source::Context;
 
 /// The target has not said hello.
@@ -41,13 +45,15 @@ pub(crate) struct AwaitVerdict;
 
 impl AwaitVerdict {
     pub(super) fn on_verdict(self, verdict: Verdict, cx: &mut Context) -> Step<State> {
-        let (stream_count, encodings, secret) = match verdict {
-            Verdict::Refused { reasons } => return on_refused(reasons),
+        let (stream_count, encodings, secret, host, digest) = match verdict {
+            Verdict::Refused { reasons } => return Step::Incompatible(reasons),
             Verdict::Accepted {
                 stream_count,
                 encodings,
                 secret,
-            } => (stream_count, encodings, secret),
+                host,
+                cpu_digest,
+            } => (stream_count, encodings, secret, host, cpu_digest),
         };
         if stream_count == 0 || stream_count > cx.offer.stream_count {
             return accepted_unoffered("page streams");
@@ -56,7 +62,15 @@ impl AwaitVerdict {
         if !cx.offer.encodings.is_superset(encodings) || !encodings.is_superset(needed) {
             return accepted_unoffered("page encodings");
         }
+        let warnings = match judge_host(&host, digest, cx) {
+            Ok(warnings) => warnings,
+            Err(step) => return step,
+        };
+        let warnings = warnings.into_iter().map(Event::Warning);
+        warnings.for_each(|warning| cx.outbox.observe(warning));
         cx.outbox.observe(Event::Accepted { stream_count });
+        cx.outbox
+            .send(Message::Agreed(Agreed { cpu_digest: digest }));
         cx.outbox.act([Action::OpenStreams {
             stream_count,
             encodings,
@@ -68,8 +82,25 @@ impl AwaitVerdict {
     }
 }
 
-pub(super) fn on_refused(reasons: Vec<Reason>) -> Step<State> {
-    Step::End(Outcome::Refused(reasons))
+/// The source's own judgement, by what the target says of its host: a target that has not judged,
+/// or judges otherwise, gets no page.
+fn judge_host(host: &[u8], digest: u64, cx: &mut Context) -> Result<Vec<Warning>, Step<State>> {
+    let own = cx.cpu.as_ref().map_err(|error| {
+        let (kind, text) = (FaultKind::Guest, format!("the offer's {error}"));
+        Step::Fail(SessionError::Local(LocalFault { kind, text }))
+    })?;
+    let host = HostCpu::decode(host).map_err(|error| {
+        let text = error.to_string();
+        Step::blame(Misdeed::UnreadableHost { text })
+    })?;
+    own.check(digest).map_err(Step::blame)?;
+    own.judge(&host).map_err(|reasons| {
+        let refuse = Refuse {
+            reasons: reasons.clone(),
+        };
+        cx.outbox.send(Message::Refuse(refuse));
+        Step::Incompatible(reasons)
+    })
 }
 
 const fn accepted_unoffered(what: &'static str) -> Step<State> {

@@ -7,13 +7,13 @@ mod handed_over;
 mod opening;
 mod switchover;
 
-use limosa_wire::{Message, Round, RoundLanded, RoundStart, Verdict};
+use limosa_wire::{Message, Refuse, Round, RoundLanded, RoundStart, Verdict};
 
 use self::copying::{AwaitLanded, Harvesting, Sending};
 use self::greeting::{AwaitHello, AwaitVerdict};
 use self::handed_over::HandedOver;
 use self::opening::{Binding, StartingTracking};
-use self::switchover::{AwaitPrepared, LastHarvest, LastRound, Pausing};
+use self::switchover::{AwaitPrepared, Describing, LastHarvest, LastRound, Pausing};
 use super::Step;
 use crate::error::{Misdeed, Stage};
 use crate::event::Event;
@@ -31,6 +31,7 @@ pub(crate) enum State {
     Harvesting(Harvesting),
     Sending(Sending),
     AwaitLanded(AwaitLanded),
+    Describing(Describing),
     Pausing(Pausing),
     LastHarvest(LastHarvest),
     LastRound(LastRound),
@@ -48,7 +49,9 @@ impl State {
         match self {
             Self::AwaitHello(_) | Self::AwaitVerdict(_) => Stage::Handshake,
             Self::Binding(_) | Self::StartingTracking(_) => Stage::Prepare,
-            Self::Harvesting(_) | Self::Sending(_) | Self::AwaitLanded(_) => Stage::Rounds,
+            Self::Harvesting(_) | Self::Sending(_) | Self::AwaitLanded(_) | Self::Describing(_) => {
+                Stage::Rounds
+            }
             Self::Pausing(_)
             | Self::LastHarvest(_)
             | Self::LastRound(_)
@@ -76,12 +79,16 @@ impl State {
             (
                 Self::AwaitHello(_) | Self::AwaitVerdict(_),
                 M::Verdict(Verdict::Refused { reasons }),
-            ) => greeting::on_refused(reasons),
+            ) => Step::Incompatible(reasons),
             (Self::AwaitVerdict(state), M::Verdict(verdict)) => state.on_verdict(verdict, cx),
             (Self::Binding(state), M::StreamsBound(bound)) => state.on_bound(bound, cx),
             (Self::AwaitLanded(state), M::RoundLanded(landed)) => state.on_landed(landed, cx),
             (Self::LastRound(state), M::RoundLanded(landed)) => state.on_landed(landed),
-            (Self::AwaitPrepared(state), M::Prepared(_)) => state.on_prepared(cx),
+            (Self::AwaitPrepared(state), M::Prepared(said)) => state.on_prepared(said, cx),
+            // The target's host has changed since it accepted.
+            (Self::LastRound(_) | Self::AwaitPrepared(_), M::Refuse(Refuse { reasons })) => {
+                Step::Incompatible(reasons)
+            }
             (Self::HandedOver(state), M::Running(_)) => state.on_running(cx),
             (state, _) => Step::Refused(state),
         }
@@ -94,6 +101,7 @@ impl State {
             (Self::StartingTracking(state), Input::TrackingStarted) => state.on_started(cx),
             (Self::Harvesting(state), Input::Harvested(left)) => state.on_harvested(left, cx),
             (Self::Sending(state), Input::RoundDone(report)) => state.on_sent(report, cx),
+            (Self::Describing(state), Input::GuestDescribed(cpu)) => state.on_described(&cpu, cx),
             (Self::Pausing(state), Input::GuestPaused) => state.on_paused(cx),
             (Self::LastHarvest(state), Input::Harvested(_)) => state.on_harvested(cx),
             (Self::LastRound(state), Input::RoundDone(report)) => state.on_sent(&report, cx),

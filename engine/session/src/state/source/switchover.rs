@@ -1,14 +1,43 @@
-//! The source while its guest stands still and is still its own: the last pages and the state
-//! leave, until the target could run the guest.
+//! The source while its guest is stopped and is still its own: the last pages and the state leave,
+//! until the target could run the guest.
 
 use alloc::vec::Vec;
 
-use limosa_wire::{Message, Round, RoundKind, RoundLanded, State as StateMessage, StateSection};
+use limosa_wire::{
+    Message, Prepared, Round, RoundKind, RoundLanded, State as StateMessage, StateSection,
+};
 
 use super::{HandedOver, State, Step, check_landed, say_sent, start_round};
+use crate::error::{FaultKind, LocalFault, SessionError};
 use crate::io::SourceAction as Action;
 use crate::round::{RoundPlan, RoundReport};
 use crate::source::Context;
+
+/// The guest is asked once more which processor it sees, as long as it runs: what both sides agreed
+/// on must still be true.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Describing {
+    next: Round,
+}
+
+impl Describing {
+    pub(super) fn start(next: Round, cx: &mut Context) -> Step<State> {
+        cx.outbox.act([Action::DescribeGuest]);
+        Step::To(State::Describing(Self { next }))
+    }
+
+    pub(super) fn on_described(self, cpu: &[u8], cx: &mut Context) -> Step<State> {
+        if cpu == cx.offer.cpu {
+            return Pausing::start(self.next, cx);
+        }
+        Step::Fail(SessionError::Local(LocalFault {
+            kind: FaultKind::Guest,
+            text: "the guest's processor is not the one that was offered to the target: it must \
+                   not change while the guest is on"
+                .into(),
+        }))
+    }
+}
 
 /// The guest is being stopped.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -17,7 +46,7 @@ pub(crate) struct Pausing {
 }
 
 impl Pausing {
-    pub(super) fn start(next: Round, cx: &mut Context) -> Step<State> {
+    fn start(next: Round, cx: &mut Context) -> Step<State> {
         cx.outbox.act(cx.hold.pause());
         // A guest that is stopped though it is too busy is given the time that this takes.
         let expected = cx.convergence.estimate().expected;
@@ -94,7 +123,11 @@ impl LastRound {
         if self.state == Said::Yes {
             return Step::Refused(State::LastRound(self));
         }
-        cx.outbox.send(Message::State(StateMessage { sections }));
+        let cpu_digest = cx.cpu_digest();
+        cx.outbox.send(Message::State(StateMessage {
+            cpu_digest,
+            sections,
+        }));
         let state = Said::Yes;
         Self { state, ..self }.on()
     }
@@ -126,7 +159,10 @@ impl LastRound {
 pub(crate) struct AwaitPrepared;
 
 impl AwaitPrepared {
-    pub(super) fn on_prepared(self, cx: &mut Context) -> Step<State> {
-        HandedOver::start(cx)
+    pub(super) fn on_prepared(self, said: Prepared, cx: &mut Context) -> Step<State> {
+        match cx.check_cpu(said.cpu_digest) {
+            Ok(()) => HandedOver::start(cx),
+            Err(misdeed) => Step::blame(misdeed),
+        }
     }
 }

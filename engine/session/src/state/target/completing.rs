@@ -1,12 +1,15 @@
-//! The target once all pages have landed: ledger and state are still awaited, and then the
+//! The target once all pages have landed: ledger, state and host are still awaited, and then the
 //! hand-over.
 
 use alloc::string::String;
+use alloc::vec::Vec;
 
-use limosa_wire::{HandOver, Message, Prepared, State as StateMessage};
+use limosa_compat::HostCpu;
+use limosa_wire::{HandOver, Message, Prepared, Reason, Refuse, State as StateMessage};
 
 use super::{Resuming, State, Step, Terms};
 use crate::error::Misdeed;
+use crate::event::Event;
 use crate::io::TargetAction as Action;
 use crate::target::Context;
 
@@ -26,6 +29,7 @@ impl Restore {
         terms: &Terms,
         cx: &mut Context,
     ) -> Result<Self, Misdeed> {
+        terms.cpu.check(said.cpu_digest)?;
         let mut kinds = said.sections.iter().map(|section| &section.kind);
         if let Some(kind) = kinds.find(|kind| !terms.sections.contains(kind)) {
             let name = kind.name.clone();
@@ -36,12 +40,46 @@ impl Restore {
     }
 }
 
+/// Whether the host can still give what it promised.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Survey {
+    Asked,
+    Fits,
+}
+
+impl Survey {
+    /// Judges the guest again, by what the host can give now. Where it does not fit any more the
+    /// source is told every reason.
+    pub(super) fn judge(
+        host: &HostCpu,
+        terms: &Terms,
+        cx: &mut Context,
+    ) -> Result<Self, Vec<Reason>> {
+        match terms.cpu.judge(host) {
+            Ok(mut warnings) => {
+                warnings.retain(|warning| !terms.warnings.contains(warning));
+                let warnings = warnings.into_iter().map(Event::Warning);
+                warnings.for_each(|warning| cx.outbox.observe(warning));
+                Ok(Self::Fits)
+            }
+            Err(reasons) => {
+                let refuse = Refuse {
+                    reasons: reasons.clone(),
+                };
+                cx.outbox.send(Message::Refuse(refuse));
+                Err(reasons)
+            }
+        }
+    }
+}
+
 /// The last round has landed.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Completing {
     terms: Terms,
     ledger: Ledger,
     restore: Restore,
+    survey: Survey,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -51,12 +89,23 @@ enum Ledger {
 }
 
 impl Completing {
-    pub(super) const fn new(terms: Terms, restore: Restore) -> Self {
+    pub(super) const fn new(terms: Terms, restore: Restore, survey: Survey) -> Self {
         let ledger = Ledger::Checking;
         Self {
             terms,
             ledger,
             restore,
+            survey,
+        }
+    }
+
+    pub(super) fn on_surveyed(self, host: &HostCpu, cx: &mut Context) -> Step<State> {
+        if self.survey != Survey::Asked {
+            return Step::Refused(State::Completing(self));
+        }
+        match Survey::judge(host, &self.terms, cx) {
+            Ok(survey) => Self { survey, ..self }.on(cx),
+            Err(reasons) => Step::Incompatible(reasons),
         }
     }
 
@@ -94,10 +143,12 @@ impl Completing {
     }
 
     fn on(self, cx: &mut Context) -> Step<State> {
-        if (self.ledger, self.restore) != (Ledger::Complete, Restore::Restored) {
+        let here = (self.ledger, self.restore, self.survey);
+        if here != (Ledger::Complete, Restore::Restored, Survey::Fits) {
             return Step::To(State::Completing(self));
         }
-        cx.outbox.send(Message::Prepared(Prepared {}));
+        let cpu_digest = self.terms.cpu.digest();
+        cx.outbox.send(Message::Prepared(Prepared { cpu_digest }));
         cx.outbox.wait_for("the hand-over", cx.config.hand_over_max);
         Step::To(State::AwaitHandOver(AwaitHandOver))
     }

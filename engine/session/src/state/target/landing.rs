@@ -1,9 +1,10 @@
 //! The target while pages arrive: between two rounds, in a round, and in the last one, with which
 //! the guest's state comes.
 
+use limosa_compat::HostCpu;
 use limosa_wire::{Round, RoundEnd, RoundKind, RoundStart, State as StateMessage};
 
-use super::completing::{Completing, Restore};
+use super::completing::{Completing, Restore, Survey};
 use super::tally::{Settled, Tally, Totals, confirm};
 use super::{State, Step, Terms};
 use crate::error::Misdeed;
@@ -53,12 +54,16 @@ impl AwaitRound {
                 round,
                 tally,
             }),
-            RoundKind::Final => State::LastLanding(LastLanding {
-                terms,
-                round,
-                tally,
-                restore: Restore::Awaited,
-            }),
+            RoundKind::Final => {
+                cx.outbox.act([Action::SurveyHost]);
+                State::LastLanding(LastLanding {
+                    terms,
+                    round,
+                    tally,
+                    restore: Restore::Awaited,
+                    survey: Survey::Asked,
+                })
+            }
         })
     }
 }
@@ -121,13 +126,15 @@ impl Landing {
     }
 }
 
-/// The last round, while the guest stands still; its state comes at any time in it.
+/// The last round, while the guest stands still; its state comes at any time in it, and what the
+/// host can give is found out anew.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct LastLanding {
     terms: Terms,
     round: Round,
     tally: Tally,
     restore: Restore,
+    survey: Survey,
 }
 
 impl LastLanding {
@@ -174,6 +181,16 @@ impl LastLanding {
         Step::To(State::LastLanding(Self { restore, ..self }))
     }
 
+    pub(super) fn on_surveyed(self, host: &HostCpu, cx: &mut Context) -> Step<State> {
+        if self.survey != Survey::Asked {
+            return Step::Refused(State::LastLanding(self));
+        }
+        match Survey::judge(host, &self.terms, cx) {
+            Ok(survey) => Step::To(State::LastLanding(Self { survey, ..self })),
+            Err(reasons) => Step::Incompatible(reasons),
+        }
+    }
+
     fn settle(self, settled: Result<Settled, Misdeed>, cx: &mut Context) -> Step<State> {
         match settled {
             Err(misdeed) => Step::blame(misdeed),
@@ -182,7 +199,13 @@ impl LastLanding {
             Ok(Settled::Agreed(totals)) => {
                 confirm(self.round, totals, cx);
                 cx.outbox.act([Action::CheckLedger]);
-                Step::To(State::Completing(Completing::new(self.terms, self.restore)))
+                let Self {
+                    terms,
+                    restore,
+                    survey,
+                    ..
+                } = self;
+                Step::To(State::Completing(Completing::new(terms, restore, survey)))
             }
         }
     }

@@ -8,12 +8,12 @@ mod preparing;
 mod resuming;
 mod tally;
 
-use limosa_wire::{Message, Round};
+use limosa_wire::{Message, Refuse, Round};
 
 use self::completing::{AwaitHandOver, Completing};
 use self::greeting::{AwaitHello, AwaitOffer};
 use self::landing::{AwaitRound, Landing, LastLanding};
-use self::preparing::{Accepting, Preparing};
+use self::preparing::{Accepting, AwaitAgreed, Preparing};
 use self::resuming::Resuming;
 use self::tally::Totals;
 use super::{Step, Terms};
@@ -27,6 +27,7 @@ pub(crate) enum State {
     AwaitHello(AwaitHello),
     AwaitOffer(AwaitOffer),
     Preparing(Preparing),
+    AwaitAgreed(AwaitAgreed),
     Accepting(Accepting),
     AwaitRound(AwaitRound),
     Landing(Landing),
@@ -45,7 +46,7 @@ impl State {
     pub(crate) const fn stage(&self) -> Stage {
         match self {
             Self::AwaitHello(_) | Self::AwaitOffer(_) => Stage::Handshake,
-            Self::Preparing(_) | Self::Accepting(_) => Stage::Prepare,
+            Self::Preparing(_) | Self::AwaitAgreed(_) | Self::Accepting(_) => Stage::Prepare,
             Self::AwaitRound(_) | Self::Landing(_) => Stage::Rounds,
             Self::LastLanding(_) | Self::Completing(_) | Self::AwaitHandOver(_) => {
                 Stage::Switchover
@@ -69,6 +70,8 @@ impl State {
         match (self, message) {
             (Self::AwaitHello(state), M::Hello(hello)) => state.on_hello(&hello, cx),
             (Self::AwaitOffer(state), M::Offer(offer)) => state.on_offer(offer, cx),
+            (Self::AwaitAgreed(state), M::Agreed(agreed)) => state.on_agreed(agreed, cx),
+            (Self::AwaitAgreed(_), M::Refuse(Refuse { reasons })) => Step::Incompatible(reasons),
             (Self::AwaitRound(state), M::RoundStart(start)) => state.on_start(start, cx),
             (Self::Landing(state), M::RoundEnd(end)) => state.on_end(end, cx),
             (Self::LastLanding(state), M::RoundEnd(end)) => state.on_end(end, cx),
@@ -99,6 +102,8 @@ impl State {
                     pages,
                 },
             ) => state.on_landed(round, Totals { frames, pages }, cx),
+            (Self::LastLanding(state), Input::HostSurveyed(host)) => state.on_surveyed(&host, cx),
+            (Self::Completing(state), Input::HostSurveyed(host)) => state.on_surveyed(&host, cx),
             (Self::LastLanding(state), Input::StateRestored) => state.on_restored(),
             (Self::Completing(state), Input::StateRestored) => state.on_restored(cx),
             (Self::Completing(state), Input::LedgerComplete) => state.on_complete(cx),

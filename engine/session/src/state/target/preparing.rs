@@ -1,8 +1,9 @@
-//! The target once it is willing: it makes the guest, accepts, and lets the page streams in.
+//! The target once it is willing: it makes the guest, accepts, hears that the source agrees, and
+//! lets the page streams in.
 
 use alloc::vec;
 
-use limosa_wire::{Message, Reason, ReasonKind, Round, StreamsBound, Verdict};
+use limosa_wire::{Agreed, Message, Reason, ReasonKind, Round, StreamsBound, Verdict};
 
 use super::{AwaitRound, State, Step, Terms};
 use crate::error::{LocalFault, SessionError};
@@ -25,17 +26,12 @@ impl Preparing {
             stream_count,
             encodings,
             secret,
+            host: cx.policy.host.encode(),
+            cpu_digest: terms.cpu.digest(),
         }));
-        cx.outbox.observe(Event::Accepted { stream_count });
-        cx.outbox.act([Action::AcceptStreams {
-            migration_id: terms.migration_id,
-            secret,
-            stream_count,
-            encodings,
-        }]);
         cx.outbox
-            .wait_for("the page streams", cx.config.handshake_max);
-        Step::To(State::Accepting(Accepting { terms }))
+            .wait_for("the source's judgement", cx.config.handshake_max);
+        Step::To(State::AwaitAgreed(AwaitAgreed { terms }))
     }
 
     /// Refuses for want of something that only the attempt to make the guest has shown.
@@ -53,7 +49,33 @@ impl Preparing {
     }
 }
 
-/// The guest was accepted, and its page streams are awaited.
+/// The guest was accepted, and the source has not said yet what it makes of this host.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct AwaitAgreed {
+    terms: Terms,
+}
+
+impl AwaitAgreed {
+    pub(super) fn on_agreed(self, agreed: Agreed, cx: &mut Context) -> Step<State> {
+        let Self { terms } = self;
+        if let Err(misdeed) = terms.cpu.check(agreed.cpu_digest) {
+            return Step::blame(misdeed);
+        }
+        let (stream_count, secret) = (terms.stream_count, cx.secret);
+        cx.outbox.observe(Event::Accepted { stream_count });
+        cx.outbox.act([Action::AcceptStreams {
+            migration_id: terms.migration_id,
+            secret,
+            stream_count,
+            encodings: terms.encodings,
+        }]);
+        cx.outbox
+            .wait_for("the page streams", cx.config.handshake_max);
+        Step::To(State::Accepting(Accepting { terms }))
+    }
+}
+
+/// Both agree, and the page streams are awaited.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Accepting {
     terms: Terms,
