@@ -26,17 +26,35 @@ const NEEDED_BY: &[Row] = &[
     ("ssse3", &["sse4.1"]),
     // Not popcnt: it came with SSE4.2 and needs nothing of it.
     ("sse4.1", &["sse4.2"]),
-    ("xsave", &["xsaveopt", "xsavec", "xgetbv1", "xsaves", "avx", "mpx", "pku", "amx-tile", "xfd", "apx"]),
+    ("xsave", &[
+        "xsaveopt", "xsavec", "xgetbv1", "xsaves", "avx", "mpx", "pku", "amx-tile", "xfd",
+        "apx",
+    ]),
     ("avx", &["fma", "fma4", "f16c", "avx2", "xop", "avx-ne-convert", "sm3"]),
-    ("avx2", &["avx512f", "vaes", "vpclmulqdq", "avx-vnni", "avx-ifma", "avx-vnni-int8", "avx-vnni-int16", "sha512", "sm4", "avx10"]),
-    ("avx512f", &["avx512dq", "avx512ifma", "avx512pf", "avx512er", "avx512cd", "avx512bw", "avx512vl", "avx512-4vnniw",
-        "avx512-4fmaps", "avx512vnni", "avx512-vpopcntdq", "avx512-vp2intersect"]),
-    ("avx512bw", &["avx512vbmi", "avx512vbmi2", "avx512bitalg", "avx512-bf16", "avx512-fp16", "avx512-bmm"]),
+    ("avx2", &[
+        "avx512f", "vaes", "vpclmulqdq", "avx-vnni", "avx-ifma", "avx-vnni-int8",
+        "avx-vnni-int16", "sha512", "sm4", "avx10",
+    ]),
+    ("avx512f", &[
+        "avx512dq", "avx512ifma", "avx512pf", "avx512er", "avx512cd", "avx512bw", "avx512vl",
+        "avx512-4vnniw", "avx512-4fmaps", "avx512vnni", "avx512-vpopcntdq",
+        "avx512-vp2intersect",
+    ]),
+    ("avx512bw", &[
+        "avx512vbmi", "avx512vbmi2", "avx512bitalg", "avx512-bf16", "avx512-fp16",
+        "avx512-bmm",
+    ]),
     ("pclmulqdq", &["vpclmulqdq"]),
     ("aes", &["vaes"]),
-    ("lm", &["cx16", "pcid", "lahf-lm", "pdpe1gb", "pku", "no-lmsle", "amx-tile", "cmpccxadd", "lkgs", "movrs", "fred", "la57"]),
+    ("lm", &[
+        "cx16", "pcid", "lahf-lm", "pdpe1gb", "pku", "no-lmsle", "amx-tile", "cmpccxadd",
+        "lkgs", "movrs", "fred", "la57",
+    ]),
     ("spec-ctrl", &["stibp", "ssbd", "intel-psfd", "ipred-ctrl", "rrsba-ctrl", "bhi-ctrl"]),
-    ("ibrs", &["amd-stibp", "amd-ssbd", "amd-psfd", "auto-ibrs", "ibrs-always-on", "ibrs-preferred", "ibrs-same-mode"]),
+    ("ibrs", &[
+        "amd-stibp", "amd-ssbd", "amd-psfd", "auto-ibrs", "ibrs-always-on", "ibrs-preferred",
+        "ibrs-same-mode",
+    ]),
     ("ibpb", &["ibpb-ret", "sbpb", "ibpb-brtype"]),
     ("amd-stibp", &["stibp-always-on"]),
     ("amd-psfd", &["epsf"]),

@@ -97,8 +97,8 @@ const NOT_IN_COMMON: &[Exception] = &[
     except("virt-ssbd", "emulated; no processor has it"),
 ];
 
-/// Hints about speed: the instructions are there without them. A guest that was told of one may live
-/// where it is not true any more.
+/// Hints about speed: the instructions are there without them. A guest that was told of one may
+/// live where it is not true any more.
 pub(crate) const HINTS: &[&str] = &[
     "erms", "fsrm", "fzrm", "fsrs", "fsrc", "amd-fsrs", "amd-fsrc", "fsrsc", "cldemote",
 ];

@@ -19,22 +19,22 @@ const ROWS: &[Row] = &[
     Row {
         lost: "md-clear",
         unless: &["mds-no", "taa-no"],
-        reason: "the host is not affected by MDS and TAA, so VERW has nothing to flush",
+        reason: "not affected by MDS and TAA: VERW has nothing to flush here",
     },
     Row {
         lost: "fb-clear",
         unless: &["mds-no", "taa-no", "sbdr-ssdp-no", "fbsdp-no", "psdp-no"],
-        reason: "the host is not affected by MDS, TAA and stale MMIO data, so VERW has nothing to flush",
+        reason: "not affected by MDS, TAA and stale MMIO data: VERW has nothing to flush here",
     },
     Row {
         lost: "rfds-clear",
         unless: &["rfds-no"],
-        reason: "the host is not affected by register file data sampling, so VERW has nothing to flush",
+        reason: "not affected by register file data sampling: VERW has nothing to flush here",
     },
     Row {
         lost: "verw-clear",
         unless: &["tsa-sq-no", "tsa-l1-no"],
-        reason: "the host is not affected by transient scheduler attacks, so VERW has nothing to flush",
+        reason: "not affected by transient scheduler attacks: VERW has nothing to flush here",
     },
 ];
 

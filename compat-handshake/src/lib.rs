@@ -41,12 +41,12 @@
 //! ```
 //!
 //! The rules are one table ([`words`]): each field of CPUID and of the feature MSRs with its name,
-//! its [`Kind`] and its source. Whatever has no row is compared bit by bit and refused when the host
-//! lacks it. What belongs to the guest for its life (model, topology, caches, brand string) and
-//! what mirrors the guest's own registers is not compared.
+//! its [`Kind`] and its source. Whatever has no row is compared bit by bit and refused when the
+//! host lacks it. What belongs to the guest for its life (model, topology, caches, brand string)
+//! and what mirrors the guest's own registers is not compared.
 //!
-//! Which processor a guest gets is chosen when it starts: [`shape`] makes it of the host's offer and
-//! a [`Mode`].
+//! Which processor a guest gets is chosen when it starts: [`shape`] makes it of the host's offer
+//! and a [`Mode`].
 
 #![no_std]
 #![forbid(unsafe_code)]

@@ -215,7 +215,7 @@ fn a_lack_in_a_leaf_that_the_guest_can_not_ask_for_is_none() {
     let old = with_cpuid(&guest, CpuidTable::new(reached.collect()).unwrap());
     let mut host = host_like(&guest);
     host.accept.cpuid = changed(&host.accept.cpuid, 0x8000_0021, 0, |entry| {
-        entry.eax |= 1 << 1
+        entry.eax |= 1 << 1;
     });
     assert_eq!(names(&guest, &host), ["fs-gs-base-ns"]);
     assert_eq!(names(&old, &host), [""; 0]);

@@ -1,5 +1,6 @@
 //! Leaves of CPUID that describe state which is saved and restored: XSAVE (0xd), enclaves (0x12),
-//! processor trace (0x14), Key Locker (0x19), branch records (0x1c), AMX (0x1d, 0x1e), AVX10 (0x24).
+//! processor trace (0x14), Key Locker (0x19), branch records (0x1c), AMX (0x1d, 0x1e), AVX10
+//! (0x24).
 //!
 //! Sources: Intel SDM volume 1, chapter 13, and volume 2A, CPUID.
 
