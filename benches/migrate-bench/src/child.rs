@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 use crate::protocol::{Answer, Order};
+use crate::refusal::NotStarted;
 
 /// How soon an interruption is noticed.
 const INTERRUPT_CHECK: Duration = Duration::from_millis(50);
@@ -117,6 +118,7 @@ impl Worker {
             let left = end.saturating_duration_since(Instant::now());
             match self.answer_within(left.min(INTERRUPT_CHECK))? {
                 Some(Answer::Failed { text }) => bail!("{text}"),
+                Some(Answer::NotStarted { text }) => return Err(NotStarted(text).into()),
                 Some(answer) => {
                     if let Some(found) = wanted(answer) {
                         return Ok(found);

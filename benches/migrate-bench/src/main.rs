@@ -38,7 +38,11 @@ fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) => {
             eprintln!("migrate-bench: {}", in_one_line(&error));
-            ExitCode::FAILURE
+            if error.is::<refusal::NotStarted>() {
+                ExitCode::from(command_run::REFUSED)
+            } else {
+                ExitCode::FAILURE
+            }
         }
     }
 }

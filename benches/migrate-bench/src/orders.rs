@@ -38,9 +38,14 @@ pub(crate) fn guest_order(args: &GuestArgs, kind: &str) -> GuestOrder {
 /// What the guest is to see of its processor, with all files read; the error is one of usage.
 pub(crate) fn cpu_order(args: &CpuArgs) -> Result<CpuOrder, String> {
     let wish = args.wish()?;
+    let here = match &args.as_host {
+        Some(file) => file.display().to_string(),
+        None => "this host".into(),
+    };
     Ok(CpuOrder {
         mode: wish.mode.to_string(),
         pool: wish.pool,
+        names: std::iter::once(here).chain(wish.pool_names).collect(),
         pretend: args.pretend()?,
         enforcement: if args.compat_unenforced {
             EnforcementOrder::Unenforced

@@ -33,6 +33,8 @@ pub(crate) struct CpuOrder {
     pub(crate) mode: String,
     /// The other hosts, for `common`.
     pub(crate) pool: Vec<ProcessorJson>,
+    /// What to call this host and those.
+    pub(crate) names: Vec<String>,
     /// What this side pretends to be.
     pub(crate) pretend: Option<HostJson>,
     pub(crate) enforcement: EnforcementOrder,
@@ -43,6 +45,7 @@ impl Default for CpuOrder {
         Self {
             mode: "off".into(),
             pool: Vec::new(),
+            names: Vec::new(),
             pretend: None,
             enforcement: EnforcementOrder::Strict,
         }
@@ -164,6 +167,8 @@ pub(crate) enum Answer {
     Sunk { ms: f64 },
     /// The sending end has had the other's word that everything arrived.
     Blasted { ms: f64 },
+    /// No host gives the processor that the guest was to have.
+    NotStarted { text: String },
     /// An order could not be carried out.
     Failed { text: String },
 }

@@ -2,6 +2,18 @@
 
 use serde::{Deserialize, Serialize};
 
+/// A guest that was not started, because no host gives the processor that it was to have.
+#[derive(Debug)]
+pub(crate) struct NotStarted(pub(crate) String);
+
+impl std::fmt::Display for NotStarted {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "the guest is not started: {}", self.0)
+    }
+}
+
+impl std::error::Error for NotStarted {}
+
 /// Why a guest can't live somewhere, and what to do about it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Reason {

@@ -17,7 +17,7 @@ use anyhow::Result;
 
 pub(crate) use self::args::CompatCommand;
 pub(crate) use self::json::{HostJson, ProcessorJson};
-pub(crate) use self::wish::{CpuArgs, mode_of, read_host};
+pub(crate) use self::wish::{CpuArgs, explain, mode_of, read_host};
 
 /// The exit status of files that can't be read.
 const UNREADABLE: u8 = 2;

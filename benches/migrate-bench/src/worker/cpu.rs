@@ -1,12 +1,13 @@
-//! The processor of a guest as a host of the benchmark sees it: what it was promised, what it reads,
-//! what is hidden from it.
+//! The processor of a guest as a host of the benchmark sees it: what it was promised, what it
+//! reads, what is hidden from it.
 
 use anyhow::{Context, Result};
 use limosa_compat::{GuestCpu, HostCpu, Processor, differences as compare, feature_names, judge};
-use limosa_shim::{CpuSpec, Enforcement, HostSpec, KvmHost, ProcessHost};
+use limosa_shim::{CpuError, CpuSpec, Enforcement, HostSpec, KvmHost, ProcessHost, ShimError};
 
-use crate::compat::mode_of;
+use crate::compat::{explain, mode_of};
 use crate::protocol::{CpuFacts, CpuOrder, EnforcementOrder};
+use crate::refusal::NotStarted;
 use crate::worker::guest::AnyGuest;
 
 /// What is said of a guest that was let down.
@@ -24,6 +25,19 @@ pub(crate) fn spec_of(order: &CpuOrder) -> Result<CpuSpec> {
             EnforcementOrder::Unenforced => Enforcement::Unenforced,
         },
     })
+}
+
+/// A guest that can't have its processor here is an error of its own, in words with the hosts'
+/// names.
+pub(crate) fn why_not_started(error: ShimError, order: &CpuOrder) -> anyhow::Error {
+    let text = match &error {
+        ShimError::Cpu(CpuError::Shape(error)) => explain(error, &order.names),
+        ShimError::Cpu(error @ (CpuError::Pretend(_) | CpuError::NotEnforced { .. })) => {
+            error.to_string()
+        }
+        _ => return error.into(),
+    };
+    NotStarted(text).into()
 }
 
 /// What a guest that was booted here as ordered sees of its processor.

@@ -81,11 +81,12 @@ pub(crate) fn check_guest(args: &GuestArgs, kind: &str) -> Result<()> {
 /// Boots what was ordered.
 pub(crate) fn boot(order: &GuestOrder) -> Result<AnyGuest> {
     let spec = spec_of(order)?;
-    Ok(match order.kind.as_str() {
-        "kvm" => KvmGuest::boot(&spec)?.into(),
-        "process" => ProcessGuest::boot(&spec)?.into(),
+    let guest = match order.kind.as_str() {
+        "kvm" => KvmGuest::boot(&spec).map(AnyGuest::from),
+        "process" => ProcessGuest::boot(&spec).map(AnyGuest::from),
         other => bail!("there is no guest of kind `{other}`"),
-    })
+    };
+    guest.map_err(|error| cpu::why_not_started(error, &order.cpu))
 }
 
 /// The backing of a name; anonymous memory for any other.

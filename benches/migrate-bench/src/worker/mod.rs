@@ -24,6 +24,7 @@ use self::guest::{AnyGuest, boot, sight};
 pub(crate) use self::guest::{check_guest, spec_of};
 use crate::protocol::{Answer, Order};
 use crate::reference;
+use crate::refusal::NotStarted;
 
 /// Longest time to boot a guest and fill its memory.
 const READY_MAX: Duration = Duration::from_secs(300);
@@ -53,8 +54,11 @@ pub(crate) fn serve() -> Result<ExitCode> {
             break;
         }
         if let Err(error) = host.obey(order, &cancel) {
-            say(&Answer::Failed {
-                text: crate::in_one_line(&error),
+            say(&match error.downcast::<NotStarted>() {
+                Ok(NotStarted(text)) => Answer::NotStarted { text },
+                Err(error) => Answer::Failed {
+                    text: crate::in_one_line(&error),
+                },
             });
         }
     }
