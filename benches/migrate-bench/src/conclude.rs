@@ -93,8 +93,9 @@ pub(crate) fn conclude(
         rounds: figures.map_or_else(Vec::new, |figures| figures.rounds.clone()),
         compat: Compat {
             cpu,
-            warnings: target.map_or_else(Vec::new, |target| target.warnings.clone()),
-            handshake_ms: figures.and_then(|figures| figures.handshake_ms),
+            warnings: figures.map_or_else(Vec::new, |figures| figures.warnings.clone()),
+            handshake_ms: figures.map(|figures| figures.handshake_ms),
+            prepare_ms: target.and_then(|target| target.prepare_ms),
         },
         verified,
     })

@@ -236,8 +236,10 @@ pub(crate) struct MoveFigures {
     pub(crate) overhead_bytes: u64,
     pub(crate) io: String,
     pub(crate) tracking: String,
-    #[serde(default)]
-    pub(crate) handshake_ms: Option<f64>,
+    /// From the connect until both sides had agreed on the guest's processor.
+    pub(crate) handshake_ms: f64,
+    /// What differed of the processors and was forgiven, with the reasons.
+    pub(crate) warnings: Vec<String>,
 }
 
 /// What the target measured.
@@ -249,9 +251,8 @@ pub(crate) struct TargetSide {
     pub(crate) overhead_bytes: Option<u64>,
     pub(crate) io: Option<String>,
     pub(crate) digest: Option<u64>,
-    /// What differed of the processors and was forgiven, with the reasons.
-    #[serde(default)]
-    pub(crate) warnings: Vec<String>,
+    /// What of the handshake it took to make machine and memory.
+    pub(crate) prepare_ms: Option<f64>,
     /// The move that followed from there, where one was asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) onward: Option<SourceSide>,

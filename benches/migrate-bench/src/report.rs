@@ -116,6 +116,8 @@ pub(crate) struct Compat {
     /// What differed and was forgiven, with the reasons.
     pub(crate) warnings: Vec<String>,
     pub(crate) handshake_ms: Option<f64>,
+    /// What of it the target took to make machine and memory.
+    pub(crate) prepare_ms: Option<f64>,
 }
 
 /// The pause as each saw it.

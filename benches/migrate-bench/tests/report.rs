@@ -82,7 +82,7 @@ const REFERENCE: [(&str, Kind); 6] = [
 ];
 
 /// Of a completed run.
-const RUN: [(&str, Kind); 36] = [
+const RUN: [(&str, Kind); 37] = [
     ("/outcome", OneOf(&["completed"])),
     ("/custody", OneOf(&["target"])),
     ("/error", Null),
@@ -117,7 +117,8 @@ const RUN: [(&str, Kind); 36] = [
     ("/compat/features", Any),
     ("/compat/hidden", Any),
     ("/compat/warnings", Any),
-    ("/compat/handshake_ms", Any),
+    ("/compat/handshake_ms", Figure),
+    ("/compat/prepare_ms", Figure),
     ("/verified", Any),
 ];
 

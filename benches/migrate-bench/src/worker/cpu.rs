@@ -2,7 +2,7 @@
 //! reads, what is hidden from it.
 
 use anyhow::{Context, Result};
-use limosa_compat::{GuestCpu, HostCpu, Processor, differences as compare, feature_names, judge};
+use limosa_compat::{HostCpu, Processor, differences as compare, feature_names};
 use limosa_shim::{CpuError, CpuSpec, Enforcement, HostSpec, KvmHost, ProcessHost, ShimError};
 
 use crate::compat::{explain, mode_of};
@@ -83,11 +83,4 @@ pub(crate) fn differences(guest: &AnyGuest) -> Result<Option<Vec<String>>> {
     };
     let found = compare(promised, &seen);
     Ok(Some(found.iter().map(ToString::to_string).collect()))
-}
-
-/// What differs between the guest of an offer and a host, and is forgiven.
-pub(crate) fn warnings(offered: &[u8], host: &HostCpu) -> Result<Vec<String>> {
-    let guest = GuestCpu::decode(offered).context("the offered processor")?;
-    let judgement = judge(&guest, host);
-    Ok(judgement.warnings.iter().map(ToString::to_string).collect())
 }

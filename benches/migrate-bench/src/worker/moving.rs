@@ -18,7 +18,6 @@ use crate::protocol::{Answer, Ending, LinkOrder, MoveFigures, SourceSide, Target
 use crate::refusal::Reason;
 use crate::report::{Pages, RoundFigures};
 use crate::units::ms;
-use crate::worker::cpu;
 use crate::worker::guest::{AnyGuest, backing, quantiles};
 
 /// CPU time of this process's threads, split into the guest's and the rest.
@@ -107,7 +106,8 @@ fn figures_of(report: SourceReport) -> MoveFigures {
         overhead_bytes: report.overhead_bytes,
         io: report.io,
         tracking: report.tracking,
-        handshake_ms: None,
+        handshake_ms: ms(report.handshake),
+        warnings: report.warnings.iter().map(ToString::to_string).collect(),
     }
 }
 
@@ -185,11 +185,7 @@ where
     H::Guest: Workload + Into<AnyGuest>,
 {
     let begun = CpuClock::now(Duration::ZERO);
-    let mut host = DigestHost {
-        host,
-        digest,
-        warnings: Vec::new(),
-    };
+    let mut host = DigestHost { host, digest };
     let landed = migrate_in(&mut host, listener, config, cancel, &mut ());
     let (guest, report, ending, digest) = match landed {
         Ok(landed) => {
@@ -209,9 +205,9 @@ where
         ending,
         cpu_s,
         overhead_bytes: report.as_ref().map(|report| report.overhead_bytes),
+        prepare_ms: report.as_ref().map(|report| ms(report.prepare)),
         io: report.map(|report| report.io),
         digest,
-        warnings: host.warnings,
         onward: None,
     };
     Ok((guest, side))
@@ -238,8 +234,6 @@ impl Digest {
 struct DigestHost<H> {
     host: H,
     digest: Digest,
-    /// What was forgiven to the guest that came.
-    warnings: Vec<String>,
 }
 
 struct DigestGuest<G> {
@@ -258,8 +252,6 @@ where
     }
 
     fn prepare(&mut self, offer: &Offer) -> Result<Self::Guest, GuestError> {
-        let host = self.host.policy()?.host;
-        self.warnings = cpu::warnings(&offer.cpu, &host).map_err(GuestError::new)?;
         Ok(DigestGuest {
             guest: self.host.prepare(offer)?,
             digest: self.digest,
