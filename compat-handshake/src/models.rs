@@ -280,7 +280,8 @@ pub(crate) const MODELS: &[Model] = &[
         ..model("zen2", Some(Amd), "zen")
     },
     Model {
-        adds: &["invpcid", "pcid", "pku", "vaes", "vpclmulqdq"],
+        // Not pcid: the processors of this generation for desktops lack it.
+        adds: &["invpcid", "pku", "vaes", "vpclmulqdq"],
         phys_bits: 48,
         max_basic_leaf: 0xd,
         max_extended_leaf: 0x8000_0021,

@@ -86,12 +86,36 @@ pub(crate) fn choose(kvm: &Kvm, spec: &CpuSpec) -> Result<Shaped, CpuError> {
 
 /// Gives the vCPUs of a new guest what was chosen for it, and says what it was promised by that:
 /// what KVM then shows it, which is what was chosen wherever KVM obeys.
+///
+/// # Errors
+/// [`CpuError::NotEnforced`] where KVM does not, unless the spec allows that: the guest gets all
+/// that can travel then, because it would see that anyway.
 pub(crate) fn give(
     kvm: &Kvm,
     vcpus: &mut [Vcpu],
     chosen: &Shaped,
     spec: &CpuSpec,
 ) -> Result<GuestCpu, CpuError> {
+    let (guest, found) = install_on_all(kvm, vcpus, chosen)?;
+    match (spec.mode, spec.enforcement) {
+        (Mode::Off, _) => Ok(guest),
+        (_, Enforcement::Strict) => check(chosen.name, &found).map(|()| guest),
+        (_, Enforcement::Unenforced) if found.is_empty() => Ok(guest),
+        (_, Enforcement::Unenforced) => {
+            let all = choose(kvm, &CpuSpec::default())?;
+            let (guest, _) = install_on_all(kvm, vcpus, &all)?;
+            let baseline = format!("{} (not enforced)", chosen.name);
+            Ok(GuestCpu { baseline, ..guest })
+        }
+    }
+}
+
+/// What the first vCPU sees then, and where that differs from what was chosen.
+fn install_on_all(
+    kvm: &Kvm,
+    vcpus: &mut [Vcpu],
+    chosen: &Shaped,
+) -> Result<(GuestCpu, Vec<Difference>), CpuError> {
     let vcpu_count = u16::try_from(vcpus.len()).unwrap_or(u16::MAX);
     let mut first = None;
     for vcpu in vcpus.iter_mut() {
@@ -105,32 +129,29 @@ pub(crate) fn give(
             cpuid: entries::table(&seen)?,
             msrs: give_msrs(kvm, vcpu.fd(), &chosen.processor)?,
         };
-        let found = differences(&chosen.processor, &seen);
-        if spec.mode != Mode::Off && spec.enforcement == Enforcement::Strict {
-            check(chosen.name, &found)?;
-        }
-        first.get_or_insert((seen, found.is_empty()));
+        first.get_or_insert(seen);
     }
-    let (processor, obeyed) = first.unwrap_or_default();
-    let baseline = if obeyed || spec.mode == Mode::Off {
-        chosen.name.into()
-    } else {
-        format!("{} (not enforced)", chosen.name)
-    };
-    Ok(GuestCpu {
+    let processor = first.unwrap_or_default();
+    let found = differences(&chosen.processor, &processor);
+    let guest = GuestCpu {
         processor,
         tsc_khz: vcpus.first().map_or(0, Vcpu::native_tsc_khz),
         vcpu_count,
-        baseline,
-    })
+        baseline: chosen.name.into(),
+    };
+    Ok((guest, found))
 }
 
 fn check(baseline: &'static str, found: &[Difference]) -> Result<(), CpuError> {
+    // XCR0 and the sizes of leaf 0xd follow from features, which are named themselves.
+    let follows = |difference: &Difference| match difference.place {
+        Place::Cpuid { leaf, subleaf, .. } => leaf == 0xd && subleaf != 1,
+        Place::Vendor | Place::Msr { .. } | Place::Tsc => false,
+    };
+    let all_follow = found.iter().all(follows);
     let names = |of: &dyn Fn(&&Difference) -> bool| -> Vec<String> {
-        let found = found.iter().filter(of);
-        found
-            .map(|difference| difference.name.to_string())
-            .collect()
+        let named = found.iter().filter(|one| all_follow || !follows(one));
+        named.filter(of).map(|one| one.name.to_string()).collect()
     };
     if found.is_empty() {
         return Ok(());
