@@ -1,5 +1,6 @@
 //! Every order of events of a migration to which up to three faults happen, checked exhaustively
-//! with the real machines: never do two hosts run the guest, and never does it get lost unnoticed.
+//! with the real machines: never do two hosts run the guest, never does it get lost unnoticed, and
+//! never does a page stream open or the guest run where both sides have not judged that it fits.
 //!
 //! **Not checked**: pages, more than one round before the last, and what an operator makes of a
 //! guest in transit.
@@ -8,21 +9,21 @@ mod model;
 
 use std::time::Duration;
 
-use model::{Bug, Migration, World};
+use model::{Bug, Hosts, Migration, World};
 use stateright::{Checker, Model, Path};
 
 /// Far more than it takes; a model that grows beyond it is to be looked at.
 const LONGEST: Duration = Duration::from_secs(120);
 
-fn check(faults: u8, bug: Bug) -> impl Checker<Migration> {
-    let checker = Migration { faults, bug }
+fn check(faults: u8, bug: Bug, hosts: Hosts) -> impl Checker<Migration> {
+    let checker = Migration { faults, bug, hosts }
         .checker()
         .threads(2)
         .timeout(LONGEST)
         .spawn_bfs()
         .join();
     println!(
-        "{faults} faults, {bug:?}: {} states, {} events deep",
+        "{faults} faults, {hosts:?}, {bug:?}: {} states, {} events deep",
         checker.unique_state_count(),
         checker.max_depth()
     );
@@ -36,7 +37,7 @@ fn story(path: Path<World, model::Happening>) -> Vec<model::Happening> {
 
 #[test]
 fn whatever_happens_at_most_one_host_runs_the_guest() {
-    let checker = check(3, Bug::None);
+    let checker = check(3, Bug::None, Hosts::Alike);
     checker.assert_properties();
     assert!(checker.unique_state_count() > 50_000, "too few to say much");
 }
@@ -61,9 +62,32 @@ fn planted_bugs_are_found() {
             Bug::HearsAfterTheEnd,
             "the target runs only what is its own",
         ),
+        (
+            Bug::TrustsItsHost,
+            "no guest runs on a host that can't give its processor",
+        ),
+        (
+            Bug::LetsInEarly,
+            "no page stream is let in before both sides agreed",
+        ),
     ] {
-        let found = check(1, bug).discovery(rule);
+        let found = check(1, bug, Hosts::Alike).discovery(rule);
         let found = found.unwrap_or_else(|| panic!("{bug:?} does not break: {rule}"));
         println!("{bug:?}: {:?}", story(found));
     }
+}
+
+/// Either side's judgement is enough, whatever the other makes of it and whatever else happens.
+#[test]
+fn one_side_that_judges_is_enough() {
+    for bug in [
+        Bug::None,
+        Bug::TargetJudgesNothing,
+        Bug::SourceJudgesNothing,
+    ] {
+        check(2, bug, Hosts::Unlike).assert_properties();
+    }
+    let rule = "a guest that does not fit gets no page stream";
+    let found = check(0, Bug::NobodyJudges, Hosts::Unlike).discovery(rule);
+    println!("{:?}", story(found.expect("two blind sides are found")));
 }

@@ -9,11 +9,12 @@ use limosa::{
     DirtySource, GuestError, GuestMemory, Offer, SectionKind, SourceGuest, StateSection,
     TargetGuest, TargetHost, TargetPolicy,
 };
-use limosa_compat::{CpuidEntry, CpuidTable, GuestCpu, HostCpu, TscScaling};
+use limosa_compat::HostCpu;
 use limosa_dirty::VmmWrites;
 use limosa_pages::MemoryMap;
 use limosa_wire::EncodingSet;
 
+use super::cpu::{guest_cpu, test_host};
 use super::memory::{TestMemory, map_of, pattern};
 use super::writer::Writer;
 
@@ -34,6 +35,9 @@ pub(crate) struct Script {
     pub(crate) fail_prepare: AtomicBool,
     pub(crate) fail_restore: AtomicBool,
     pub(crate) fail_resume: AtomicBool,
+    /// The guest sees another processor whenever it is asked again.
+    pub(crate) change_cpu: AtomicBool,
+    pub(crate) offers: AtomicU64,
     /// How long making a guest takes, in milliseconds.
     pub(crate) prepare_ms: AtomicU64,
     /// How large the state is, besides what it must have.
@@ -124,38 +128,10 @@ fn filler() -> SectionKind {
     }
 }
 
-fn table() -> CpuidTable {
-    let word = |letters: &[u8; 4]| u32::from_le_bytes(*letters);
-    let leaf = CpuidEntry {
-        ebx: word(b"Genu"),
-        edx: word(b"ineI"),
-        ecx: word(b"ntel"),
-        ..CpuidEntry::default()
-    };
-    CpuidTable::new(vec![leaf]).unwrap()
-}
-
-/// What a test host can give.
-pub(crate) fn test_host() -> HostCpu {
-    HostCpu::plain(table().into(), 1_000_000, TscScaling::No)
-}
-
-/// The digest of a test guest's processor.
-pub(crate) fn digest() -> u64 {
-    let offer = offer_of(&test_map());
-    GuestCpu::decode(&offer.cpu).unwrap().digest()
-}
-
 /// What a test guest tells of itself.
 pub(crate) fn offer_of(map: &MemoryMap) -> Offer {
-    let cpu = GuestCpu {
-        processor: table().into(),
-        tsc_khz: 1_000_000,
-        vcpu_count: 1,
-        baseline: "off".into(),
-    };
     Offer {
-        cpu: cpu.encode(),
+        cpu: guest_cpu(1_000_000).encode(),
         map: map.clone(),
         vcpu_count: 1,
         sections: vec![section(), filler()],
@@ -167,7 +143,12 @@ pub(crate) fn offer_of(map: &MemoryMap) -> Offer {
 
 impl SourceGuest for TestGuest {
     fn offer(&self) -> Result<Offer, GuestError> {
-        Ok(offer_of(self.memory.map()))
+        let mut offer = offer_of(self.memory.map());
+        let asked = self.script.offers.fetch_add(1, Ordering::SeqCst);
+        if asked > 0 && self.script.change_cpu.load(Ordering::SeqCst) {
+            offer.cpu = guest_cpu(1_000_001).encode();
+        }
+        Ok(offer)
     }
 
     fn memory(&self) -> Arc<dyn GuestMemory> {
@@ -232,14 +213,49 @@ impl TargetGuest for TestGuest {
     }
 }
 
+/// What a host says of itself when it is asked for the second time.
+#[derive(Clone, Default)]
+pub(crate) enum Later {
+    #[default]
+    TheSame,
+    /// The same, after so long.
+    Slowly(Duration),
+    Another(HostCpu),
+    Fails,
+    Panics,
+}
+
 /// A host that takes test guests in, and remembers the memory of the last.
-#[derive(Default)]
 pub(crate) struct TestHost {
     pub(crate) script: Arc<Script>,
+    pub(crate) cpu: HostCpu,
+    pub(crate) later: Later,
+    /// How often it was asked what it can give.
+    pub(crate) looks: AtomicU64,
+    /// How often it was asked to make a guest.
+    pub(crate) prepares: AtomicU64,
     last: Mutex<Weak<TestMemory>>,
 }
 
+impl Default for TestHost {
+    fn default() -> Self {
+        Self::of(test_host())
+    }
+}
+
 impl TestHost {
+    /// A host that can give this.
+    pub(crate) fn of(cpu: HostCpu) -> Self {
+        Self {
+            script: Arc::default(),
+            cpu,
+            later: Later::TheSame,
+            looks: AtomicU64::new(0),
+            prepares: AtomicU64::new(0),
+            last: Mutex::default(),
+        }
+    }
+
     /// Does the memory of the last guest exist still?
     pub(crate) fn keeps_memory(&self) -> bool {
         self.last.lock().unwrap().strong_count() > 0
@@ -250,8 +266,18 @@ impl TargetHost for TestHost {
     type Guest = TestGuest;
 
     fn policy(&self) -> Result<TargetPolicy, GuestError> {
+        let mut host = self.cpu.clone();
+        if self.looks.fetch_add(1, Ordering::SeqCst) % 2 == 1 {
+            match self.later.clone() {
+                Later::TheSame => {}
+                Later::Slowly(wait) => std::thread::sleep(wait),
+                Later::Another(other) => host = other,
+                Later::Fails => return Err(GuestError::new("the kernel is gone")),
+                Later::Panics => panic!("a host that panics by wish"),
+            }
+        }
         Ok(TargetPolicy {
-            host: test_host(),
+            host,
             machine: "test".into(),
             memory_bytes_max: 1 << 30,
             vcpu_count_max: 4,
@@ -261,6 +287,7 @@ impl TargetHost for TestHost {
     }
 
     fn prepare(&mut self, offer: &Offer) -> Result<TestGuest, GuestError> {
+        self.prepares.fetch_add(1, Ordering::SeqCst);
         let wait = self.script.prepare_ms.load(Ordering::SeqCst);
         std::thread::sleep(Duration::from_millis(wait));
         check(&self.script.fail_prepare, "prepare")?;

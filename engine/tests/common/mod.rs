@@ -7,18 +7,22 @@
     reason = "each test file uses its own part"
 )]
 
+mod cpu;
 mod guest;
 mod memory;
+mod proxy;
 mod raw;
 mod raw_source;
 mod raw_target;
 mod writer;
 
+pub(crate) use cpu::{AMD, FEATURES, INTEL, digest, host_of, test_host, unaffected_host};
 pub(crate) use guest::{
-    ABSENT_PAGE, FILLED_PAGES, Script, TestGuest, TestHost, digest, offer_of, test_host, test_map,
+    ABSENT_PAGE, FILLED_PAGES, Later, Script, TestGuest, TestHost, offer_of, test_map,
 };
 pub(crate) use memory::{TestMemory, map_of, pattern, range};
-pub(crate) use raw::{Raw, RawError};
+pub(crate) use proxy::{Passed, proxy_to};
+pub(crate) use raw::{Raw, RawError, address};
 pub(crate) use raw_source::{Frame, RawSource};
 pub(crate) use raw_target::{RawTarget, Until};
 

@@ -8,7 +8,8 @@ use limosa_wire::{
     StreamSecret, Verdict, VersionRange, checksum, encode_table,
 };
 
-use super::guest::{digest, offer_of, test_map};
+use super::cpu::digest;
+use super::guest::{offer_of, test_map};
 use super::raw::{Raw, RawError};
 
 /// A frame of pages, to be made wrong.
@@ -225,13 +226,17 @@ impl RawSource {
     }
 
     pub(crate) fn state(&mut self) {
+        self.state_of(digest());
+    }
+
+    /// State that says to belong to this processor.
+    pub(crate) fn state_of(&mut self, cpu_digest: u64) {
         let kinds = offer_of(&test_map()).sections.into_iter();
         let sections = kinds.map(|kind| {
             let bytes = vec![1; 8];
             StateSection { kind, bytes }
         });
         let sections = sections.collect();
-        let cpu_digest = digest();
         self.control.say(&Message::State(limosa_wire::State {
             cpu_digest,
             sections,

@@ -9,7 +9,7 @@ use limosa_wire::{
     Verdict, VersionRange,
 };
 
-use super::guest::{digest, test_host};
+use super::cpu::{digest, test_host};
 use super::raw::{Raw, RawError};
 
 /// How far the target goes along with the source.

@@ -46,6 +46,11 @@ pub(crate) fn fitting_host() -> HostCpu {
     HostCpu::plain(table().into(), 1_000_000, TscScaling::No)
 }
 
+/// A host on which it can't: its counter runs at another rate.
+pub(crate) fn unfit_host() -> HostCpu {
+    HostCpu::plain(table().into(), 2_000_000, TscScaling::No)
+}
+
 pub(crate) fn source() -> Source {
     let memory = PageRange::new(PageIndex::new(0), PageIndex::new(512)).unwrap();
     let offer = Offer {
@@ -61,9 +66,10 @@ pub(crate) fn source() -> Source {
     Source::new(config(), id, offer, "model".into(), Timestamp::default())
 }
 
-pub(crate) fn target() -> Target {
+/// A target that takes `host` for its own.
+pub(crate) fn target(host: HostCpu) -> Target {
     let policy = TargetPolicy {
-        host: fitting_host(),
+        host,
         machine: "model".into(),
         memory_bytes_max: u64::MAX,
         vcpu_count_max: 1,

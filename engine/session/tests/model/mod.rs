@@ -28,6 +28,25 @@ pub(crate) enum Bug {
     RunsOncePrepared,
     /// The target hears a hand-over after it has given up and dropped the guest.
     HearsAfterTheEnd,
+    /// The target takes every guest for one that fits, and says truly what its host is.
+    TargetJudgesNothing,
+    /// The source takes every host for one that fits.
+    SourceJudgesNothing,
+    /// Neither looks.
+    NobodyJudges,
+    /// The target does not look at its host again.
+    TrustsItsHost,
+    /// The target lets page streams in with its own verdict.
+    LetsInEarly,
+}
+
+/// What guest and target are to each other.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Hosts {
+    /// The guest can live on the target.
+    Alike,
+    /// It can't, and never could.
+    Unlike,
 }
 
 /// A migration to which at most so many faults happen. Time-outs are no faults: they may come at
@@ -35,6 +54,7 @@ pub(crate) enum Bug {
 pub(crate) struct Migration {
     pub(crate) faults: u8,
     pub(crate) bug: Bug,
+    pub(crate) hosts: Hosts,
 }
 
 /// What may happen next.
@@ -61,6 +81,11 @@ pub(crate) enum Happening {
     TargetHearsLater,
     SourceHearsGarbage,
     TargetHearsGarbage,
+    /// A message speaks of another processor than its sender said.
+    SourceHearsOfAnother,
+    TargetHearsOfAnother,
+    /// The target's host can't give the guest's processor any more.
+    HostChanges,
     SourceLosesStream,
     TargetLosesStream,
     TargetGetsBadPages,
@@ -94,7 +119,7 @@ impl Model for Migration {
     type Action = Happening;
 
     fn init_states(&self) -> Vec<World> {
-        vec![World::new(self.faults, self.bug)]
+        vec![World::new(self.faults, self.bug, self.hosts)]
     }
 
     fn actions(&self, world: &World, out: &mut Vec<Happening>) {
@@ -124,6 +149,7 @@ impl Model for Migration {
             if matches!(source.inbox.first(), Some(Wire::Said(_))) {
                 out.extend([H::SourceMisses, H::SourceHearsTwice]);
             }
+            out.extend(source.hears_of_a_cpu().then_some(H::SourceHearsOfAnother));
         }
         if target.is_active() {
             out.extend([H::TargetCancelled, H::TargetDies]);
@@ -134,6 +160,8 @@ impl Model for Migration {
             if matches!(target.inbox.first(), Some(Wire::Said(_))) {
                 out.extend([H::TargetMisses, H::TargetHearsTwice]);
             }
+            out.extend(target.hears_of_a_cpu().then_some(H::TargetHearsOfAnother));
+            out.extend(world.may_change().then_some(H::HostChanges));
         }
         out.extend((!world.is_cut).then_some(H::LinkBreaks));
     }
@@ -147,7 +175,10 @@ impl Model for Migration {
     }
 
     fn properties(&self) -> Vec<Property<Self>> {
-        rules::all()
+        match self.hosts {
+            Hosts::Alike => rules::of_alike_hosts(),
+            Hosts::Unlike => rules::of_unlike_hosts(),
+        }
     }
 }
 
@@ -194,6 +225,9 @@ impl World {
             H::TargetHearsLater => self.target.inbox.swap(0, 1),
             H::SourceHearsGarbage => self.tell_source(SourceInput::Garbage(garbage()), bug),
             H::TargetHearsGarbage => self.tell_target(TargetInput::Garbage(garbage()), bug),
+            H::SourceHearsOfAnother => self.source.hear_of_another(),
+            H::TargetHearsOfAnother => self.target.hear_of_another(),
+            H::HostChanges => self.change_host(bug),
             H::SourceLosesStream => {
                 let stream = StreamIndex::new(0);
                 self.tell_source(SourceInput::StreamLost(stream, "cut".into()), bug);

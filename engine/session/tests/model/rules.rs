@@ -5,16 +5,57 @@ use limosa_session::{Custody, Outcome, SessionError};
 use stateright::Property;
 
 use super::Migration;
-use super::world::{Guest, World};
+use super::world::{Fit, Guest, World};
 
 type Rule = fn(&Migration, &World) -> bool;
 
-/// Every rule.
-pub(crate) fn all() -> Vec<Property<Migration>> {
+/// Every rule where the guest can live on the target.
+pub(crate) fn of_alike_hosts() -> Vec<Property<Migration>> {
     let mut rules = vec![Property::eventually("both sides come to an end", ends)];
     rules.extend(possible());
     rules.extend(custody());
+    rules.extend(agreement());
     rules
+}
+
+/// Every rule where it can't.
+pub(crate) fn of_unlike_hosts() -> Vec<Property<Migration>> {
+    let mut rules = vec![
+        Property::eventually("both sides come to an end", ends),
+        Property::always(
+            "a guest that does not fit gets no page stream",
+            |_: &Migration, world: &World| !world.pages.opened && !world.pages.let_in,
+        ),
+        Property::sometimes("both sides refuse", |_: &Migration, world: &World| {
+            world.is_refused()
+        }),
+    ];
+    rules.extend(custody());
+    rules.extend(agreement());
+    rules
+}
+
+fn agreement() -> Vec<Property<Migration>> {
+    let always = |name, rule: Rule| Property::always(name, rule);
+    vec![
+        always(
+            "no page stream is let in before both sides agreed",
+            |_, world| !world.pages.too_early,
+        ),
+        always(
+            "no guest runs on a host that can't give its processor",
+            |_, world| world.host == Fit::Fits || world.target.guest != Guest::Runs,
+        ),
+        always("both sides refuse for the same reasons", |_, world| match (
+            &world.source.outcome,
+            &world.target.outcome,
+        ) {
+            (Some(Outcome::Refused(here)), Some(Outcome::Refused(there))) => {
+                here == there && !here.is_empty()
+            }
+            _ => true,
+        }),
+    ]
 }
 
 fn ends(_: &Migration, world: &World) -> bool {
@@ -96,10 +137,19 @@ fn possible() -> Vec<Property<Migration>> {
             matches!(world.source.outcome, Some(Outcome::Failed(_)))
                 && world.source.guest == Guest::Runs
         }),
+        sometimes("a host that has changed is refused", |_, world| {
+            world.host == Fit::Unfit && world.is_refused() && world.source.guest == Guest::Runs
+        }),
     ]
 }
 
 impl World {
+    /// Do both sides say that the guest can't live on the target?
+    const fn is_refused(&self) -> bool {
+        matches!(self.source.outcome, Some(Outcome::Refused(_)))
+            && matches!(self.target.outcome, Some(Outcome::Refused(_)))
+    }
+
     /// Has a side not come to its end?
     fn goes_on(&self) -> bool {
         self.source.is_active() || self.target.is_active()

@@ -9,10 +9,10 @@ use limosa_pages::PageCount;
 use limosa_session::source::{Action as SourceAction, Input as SourceInput};
 use limosa_session::target::{Action as TargetAction, Input as TargetInput};
 use limosa_session::{Outcome, RoundReport, Source, Target, Timestamp};
-use limosa_wire::{EncodingCounts, Message};
+use limosa_wire::{EncodingCounts, Message, Verdict};
 
-use super::Bug;
-use super::machines::{fitting_host, offered_cpu, source, target};
+use super::machines::{fitting_host, offered_cpu, source, target, unfit_host};
+use super::{Bug, Hosts};
 
 /// Later than every deadline and every silence that starts at the beginning.
 const FAR: Duration = Duration::from_secs(5 * 60 * 60);
@@ -26,6 +26,40 @@ pub(crate) enum Guest {
     Paused,
     /// It was here, and its host let it go for good or died.
     Gone,
+}
+
+/// Can the target's host give the guest's processor, in truth?
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(crate) enum Fit {
+    Fits,
+    Unfit,
+}
+
+/// What became of the page streams, and of the words that must come before them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Pages {
+    /// The source has said that it agrees.
+    agreed: bool,
+    /// The target has heard so.
+    heard: bool,
+    /// The source has opened its streams.
+    pub(crate) opened: bool,
+    /// The target has let them in.
+    pub(crate) let_in: bool,
+    /// One of them did so too early.
+    pub(crate) too_early: bool,
+}
+
+impl Pages {
+    const fn open(&mut self) {
+        self.opened = true;
+        self.too_early |= !self.agreed;
+    }
+
+    const fn let_in(&mut self) {
+        self.let_in = true;
+        self.too_early |= !self.heard;
+    }
 }
 
 /// What travels on one direction of the control link.
@@ -65,6 +99,20 @@ impl<M, I> Host<M, I> {
         self.outcome.is_none() && !self.is_dead
     }
 
+    /// Does the next message name the guest's processor?
+    pub(crate) fn hears_of_a_cpu(&self) -> bool {
+        self.inbox
+            .first()
+            .is_some_and(|wire| digest_of(&mut wire.clone()).is_some())
+    }
+
+    /// The next message names another one.
+    pub(crate) fn hear_of_another(&mut self) {
+        if let Some(digest) = self.inbox.first_mut().and_then(digest_of) {
+            *digest = !*digest;
+        }
+    }
+
     pub(crate) fn dies(&mut self) {
         self.is_dead = true;
         if self.guest != Guest::None {
@@ -82,8 +130,22 @@ pub(crate) struct World {
     pub(crate) is_cut: bool,
     /// Has the guest ever run at the target?
     pub(crate) ran_there: bool,
+    pub(crate) pages: Pages,
+    /// Of the target's host.
+    pub(crate) host: Fit,
     /// Faults that may still happen.
     pub(crate) faults_left: u8,
+}
+
+/// The digest of the guest's processor in a message.
+const fn digest_of(wire: &mut Wire) -> Option<&mut u64> {
+    match wire {
+        Wire::Said(Message::Verdict(Verdict::Accepted { cpu_digest, .. })) => Some(cpu_digest),
+        Wire::Said(Message::Agreed(said)) => Some(&mut said.cpu_digest),
+        Wire::Said(Message::State(said)) => Some(&mut said.cpu_digest),
+        Wire::Said(Message::Prepared(said)) => Some(&mut said.cpu_digest),
+        _ => None,
+    }
 }
 
 /// Feeds text to a hash: the machines can be printed and compared, but not hashed.
@@ -103,12 +165,20 @@ impl Hash for World {
 }
 
 impl World {
-    pub(crate) fn new(faults_left: u8, bug: Bug) -> Self {
+    pub(crate) fn new(faults_left: u8, bug: Bug, hosts: Hosts) -> Self {
+        let blind = matches!(bug, Bug::TargetJudgesNothing | Bug::NobodyJudges);
+        let (host, believed) = match hosts {
+            Hosts::Alike => (Fit::Fits, fitting_host()),
+            Hosts::Unlike if blind => (Fit::Unfit, fitting_host()),
+            Hosts::Unlike => (Fit::Unfit, unfit_host()),
+        };
         let mut world = Self {
             source: Host::new(source(), Guest::Runs),
-            target: Host::new(target(), Guest::None),
+            target: Host::new(target(believed), Guest::None),
             is_cut: false,
             ran_there: false,
+            pages: Pages::default(),
+            host,
             faults_left,
         };
         world.drain_source(bug);
@@ -132,8 +202,26 @@ impl World {
             self.runs_there();
         }
         if self.target.is_active() {
+            self.pages.heard |= matches!(input, TargetInput::Message(Message::Agreed(_)));
             self.target.machine.handle(input, now).unwrap();
             self.drain_target(bug);
+        }
+    }
+
+    /// Is the target about to look at its host again?
+    pub(crate) fn may_change(&self) -> bool {
+        let looks = |work: &TargetInput| matches!(work, TargetInput::HostSurveyed(_));
+        self.host == Fit::Fits && self.target.work.iter().any(looks)
+    }
+
+    pub(crate) fn change_host(&mut self, bug: Bug) {
+        self.host = Fit::Unfit;
+        for work in &mut self.target.work {
+            if let TargetInput::HostSurveyed(host) = work
+                && bug != Bug::TrustsItsHost
+            {
+                *host = unfit_host();
+            }
         }
     }
 
@@ -147,9 +235,15 @@ impl World {
         while let Some(action) = self.source.machine.poll_action() {
             let host = &mut self.source;
             match action {
-                SourceAction::Send(message) => self.post_to_target(Wire::Said(message)),
+                SourceAction::Send(message) => {
+                    self.pages.agreed |= matches!(message, Message::Agreed(_));
+                    self.post_to_target(Wire::Said(message));
+                }
                 SourceAction::CloseLink => self.post_to_target(Wire::Closed),
-                SourceAction::OpenStreams { .. } => answers.push(SourceInput::StreamsOpened),
+                SourceAction::OpenStreams { .. } => {
+                    self.pages.open();
+                    answers.push(SourceInput::StreamsOpened);
+                }
                 SourceAction::StartTracking => answers.push(SourceInput::TrackingStarted),
                 SourceAction::Harvest => answers.push(SourceInput::Harvested(PageCount::new(0))),
                 SourceAction::StartRound(plan) => {
@@ -210,7 +304,8 @@ impl World {
         while let Some(action) = self.target.machine.poll_action() {
             let host = &mut self.target;
             match action {
-                TargetAction::Send(message) => {
+                TargetAction::Send(mut message) => {
+                    self.say_the_truth(&mut message, bug);
                     if bug == Bug::RunsOncePrepared && matches!(message, Message::Prepared(_)) {
                         self.runs_there();
                     }
@@ -221,7 +316,10 @@ impl World {
                     host.guest = Guest::Paused;
                     answers.push(TargetInput::GuestPrepared);
                 }
-                TargetAction::AcceptStreams { .. } => answers.push(TargetInput::StreamsAccepted),
+                TargetAction::AcceptStreams { .. } => {
+                    self.pages.let_in();
+                    answers.push(TargetInput::StreamsAccepted);
+                }
                 TargetAction::SurveyHost => answers.push(TargetInput::HostSurveyed(fitting_host())),
                 TargetAction::RestoreState(_) => answers.push(TargetInput::StateRestored),
                 TargetAction::CheckLedger => answers.push(TargetInput::LedgerComplete),
@@ -240,6 +338,19 @@ impl World {
         }
         if self.target.is_active() {
             self.target.work.extend(answers);
+        }
+    }
+
+    /// What an accepting target says of its host is true, unless nobody looks at it anyway.
+    fn say_the_truth(&mut self, message: &mut Message, bug: Bug) {
+        if let Message::Verdict(Verdict::Accepted { host, .. }) = message {
+            let blind = matches!(bug, Bug::SourceJudgesNothing | Bug::NobodyJudges);
+            if self.host == Fit::Unfit && !blind {
+                *host = unfit_host().encode();
+            }
+            if bug == Bug::LetsInEarly {
+                self.pages.let_in();
+            }
         }
     }
 
