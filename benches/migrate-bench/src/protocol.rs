@@ -84,6 +84,23 @@ pub(crate) struct LinkOrder {
     pub(crate) io: String,
 }
 
+impl CpuFacts {
+    /// In one line, for people.
+    pub(crate) fn words(&self) -> String {
+        let (mode, baseline, count) = (&self.mode, &self.baseline, self.features.len());
+        let name = if mode == baseline {
+            String::new()
+        } else {
+            format!(" ({baseline})")
+        };
+        let hidden = match self.hidden.len() {
+            0 => String::new(),
+            hidden => format!(", {hidden} of its host's hidden"),
+        };
+        format!("processor mode {mode}{name}: {count} features{hidden}")
+    }
+}
+
 /// From `run` to a worker.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "do", rename_all = "snake_case")]

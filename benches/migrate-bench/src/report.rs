@@ -198,6 +198,7 @@ pub(crate) struct Spread {
 pub(crate) struct Summary {
     pub(crate) completed: u32,
     pub(crate) verified: u32,
+    pub(crate) handshake_ms: Option<Spread>,
     pub(crate) total_ms: Option<Spread>,
     pub(crate) downtime_engine_ms: Option<Spread>,
     pub(crate) downtime_guest_ms: Option<Spread>,
@@ -256,6 +257,7 @@ impl Summary {
         Self {
             completed: completed.len() as u32,
             verified: completed.iter().filter(|run| run.verified.proves()).count() as u32,
+            handshake_ms: spread(|run| run.compat.handshake_ms),
             total_ms: spread(|run| run.total_ms),
             downtime_engine_ms: spread(|run| run.downtime_ms.engine),
             downtime_guest_ms: spread(|run| run.downtime_ms.guest),

@@ -20,7 +20,9 @@ pub(crate) fn show(report: &Report) -> String {
         cells.push(right(row.median));
         table.add_row(cells);
     }
-    format!("{}\n{table}\n{}", heading(report), notes(report))
+    let processor = report.runs.first().map(|run| run.compat.cpu.words());
+    let processor = processor.map_or_else(String::new, |words| words + "\n");
+    format!("{}\n{processor}{table}\n{}", heading(report), notes(report))
 }
 
 /// A figure's name, how a run shows it, and its median.
@@ -58,8 +60,10 @@ fn rows(report: &Report) -> Vec<Row> {
     rows
 }
 
-fn time_rows(summary: &Summary) -> [Row; 5] {
+fn time_rows(summary: &Summary) -> [Row; 6] {
     [
+        Row::new("handshake", |run| known(run.compat.handshake_ms, show_ms))
+            .median(summary.handshake_ms, show_ms),
         Row::new("total", |run| known(run.total_ms, show_ms)).median(summary.total_ms, show_ms),
         Row::new("downtime, engine", |run| {
             known(run.downtime_ms.engine, show_ms)

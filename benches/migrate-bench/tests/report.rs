@@ -137,7 +137,8 @@ const CANCELLED_RUN: [(&str, Kind); 11] = [
     ("/overhead_bytes/source", Null),
 ];
 
-const SPREADS: [&str; 9] = [
+const SPREADS: [&str; 10] = [
+    "handshake_ms",
     "total_ms",
     "downtime_engine_ms",
     "downtime_guest_ms",

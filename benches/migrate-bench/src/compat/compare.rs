@@ -39,14 +39,19 @@ pub(super) fn run(args: &CompareArgs) -> Result<ExitCode> {
 
 fn judge_files(guest: &Loaded, host: &Loaded) -> Judgement {
     let mut asked = guest.content.clone().into_guest();
-    if !matches!(host.content, Content::Host(_)) && asked.tsc_khz != 0 {
+    let host_cpu = host.content.clone().into_host();
+    let has_clock = matches!(guest.content, Content::Guest(_) | Content::Host(_));
+    if !has_clock {
+        // It is started where its clock is right.
+        asked.tsc_khz = host_cpu.tsc_khz;
+    } else if !matches!(host.content, Content::Host(_)) && asked.tsc_khz != 0 {
         eprintln!(
             "note: {} does not state the frequency of its TSC: not compared",
             host.name
         );
         asked.tsc_khz = 0;
     }
-    judge(&asked, &host.content.clone().into_host())
+    judge(&asked, &host_cpu)
 }
 
 fn table(judgement: &Judgement, guest: &str, host: &str) -> String {

@@ -39,6 +39,9 @@ pub(crate) fn source(args: &SourceArgs) -> Result<ExitCode> {
     let mut guest = boot(&order)?;
     guest.workload().wait_ready(READY_MAX)?;
     let compat = cpu::facts(&guest, &order.cpu)?;
+    if !args.output.quiet {
+        eprintln!("{}", compat.words());
+    }
     let way = Way {
         endpoint: &args.to,
         link: &args.link,

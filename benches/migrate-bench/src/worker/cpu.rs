@@ -32,8 +32,9 @@ pub(crate) fn spec_of(order: &CpuOrder) -> Result<CpuSpec> {
 pub(crate) fn why_not_started(error: ShimError, order: &CpuOrder) -> anyhow::Error {
     let text = match &error {
         ShimError::Cpu(CpuError::Shape(error)) => explain(error, &order.names),
-        ShimError::Cpu(error @ (CpuError::Pretend(_) | CpuError::NotEnforced { .. })) => {
-            error.to_string()
+        ShimError::Cpu(error @ CpuError::Pretend(_)) => error.to_string(),
+        ShimError::Cpu(error @ CpuError::NotEnforced { .. }) => {
+            format!("{error} (--compat-unenforced)")
         }
         _ => return error.into(),
     };

@@ -1,6 +1,6 @@
 //! The command as a user starts it, with what it printed and how it ended.
 
-use std::io::Read;
+use std::io::{Read, Write};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 use std::thread::JoinHandle;
@@ -46,9 +46,22 @@ pub(crate) struct Started {
 
 /// Starts the command with the words of `line`.
 pub(crate) fn start(line: &str) -> Started {
+    start_with(line, Stdio::null())
+}
+
+/// Runs the command with the words of `line` to its end, and gives it a text to read.
+pub(crate) fn bench_reading(line: &str, text: &str) -> Done {
+    let mut started = start_with(line, Stdio::piped());
+    let mut into = started.child.stdin.take().unwrap();
+    into.write_all(text.as_bytes()).unwrap();
+    drop(into);
+    finish(started)
+}
+
+fn start_with(line: &str, input: Stdio) -> Started {
     let mut child = Command::new(MIGRATE_BENCH)
         .args(line.split_whitespace())
-        .stdin(Stdio::null())
+        .stdin(input)
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .process_group(0)

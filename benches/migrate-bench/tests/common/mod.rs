@@ -15,7 +15,9 @@ mod worker;
 use std::fs::File;
 use std::path::Path;
 
-pub(crate) use self::command::{Done, MIGRATE_BENCH, Started, bench, finish, run, start};
+pub(crate) use self::command::{
+    Done, MIGRATE_BENCH, Started, bench, bench_reading, finish, run, start,
+};
 pub(crate) use self::hosts::{Hosts, SMALL};
 pub(crate) use self::link::SlowLink;
 pub(crate) use self::processes::{
@@ -33,6 +35,11 @@ pub(crate) fn turn() -> File {
     let file = File::create(path).unwrap();
     file.lock().unwrap();
     file
+}
+
+/// The file of a processor that the tests bring along: `milan`, `genoa` or `ice-lake`.
+pub(crate) fn processor(name: &str) -> String {
+    format!("{}/tests/fixtures/{name}.cpuid", env!("CARGO_MANIFEST_DIR"))
 }
 
 /// Whether guests on KVM can be tested here; says so where they can't.
