@@ -53,11 +53,12 @@ const fn model(name: &'static str, vendor: Option<Vendor>, from: &'static str) -
 pub(crate) const MODELS: &[Model] = &[
     Model {
         from: None,
-        // With what every operating system for it takes for granted.
+        // With what every operating system for it takes for granted. Not vme, which is of use in 16-bit
+        // mode only, and which emulated processors lack.
         adds: &[
             "clflush", "cmov", "cx8", "de", "fpu", "fxsr", "lm", "mca", "mce", "mmx", "msr",
             "mtrr", "nx", "pae", "pat", "pge", "pse", "pse36", "sep", "sse", "sse2", "syscall",
-            "tsc", "vme",
+            "tsc",
         ],
         source: PSABI,
         ..model("x86-64-v1", None, "")

@@ -80,6 +80,12 @@ fn guest_with_everything() -> GuestCpu {
     };
     let mut table = vec![intel_leaf_0()];
     table.extend([0x4000_0000, 0x8000_0000].map(highest));
+    // Subleaves of leaf 7, and performance counters: without them nothing is said about either.
+    table.extend([0x7, 0xa].map(|leaf| CpuidEntry {
+        leaf,
+        eax: 2,
+        ..CpuidEntry::default()
+    }));
     needed().for_each(|row| set_bit(&mut table, &row));
     GuestCpu {
         processor: Processor {

@@ -97,7 +97,8 @@ impl VcpuState {
         let regs = fd.get_regs().map_err(failed("KVM_GET_REGS"))?;
         let (sregs, pdptrs) = take_sregs(vcpu)?;
         let xcrs = fd.get_xcrs().map_err(failed("KVM_GET_XCRS"))?;
-        let xsave = vcpu.xsave().map_err(failed("KVM_GET_XSAVE"))?;
+        let mut xsave = vcpu.xsave().map_err(failed("KVM_GET_XSAVE"))?;
+        keep_components(&mut xsave, components(vcpu.cpuid()));
         let debug = fd.get_debug_regs().map_err(failed("KVM_GET_DEBUGREGS"))?;
         let msrs = msrs::read(fd, number, msrs)?;
         let tsc = take_tsc(vcpu, clock)?;
@@ -128,7 +129,7 @@ impl VcpuState {
     /// 2. TSC frequency: later values are counted in it.
     /// 3. SREGS: EFER and CR4 decide what other registers may hold, and APIC_BASE in which mode the
     ///    local APIC is.
-    /// 4. XCRS before XSAVE: the vector state must be enabled.
+    /// 4. XCRS before XSAVE: the vector state must be enabled. A guest without XSAVE has no XCRS.
     /// 5. REGS, DEBUGREGS: on nothing else do they depend.
     /// 6. LAPIC: its timer mode decides what TSC_DEADLINE means.
     /// 7. TSC, then the MSRs: a deadline is compared with the TSC when it is set.
@@ -149,7 +150,9 @@ impl VcpuState {
         let fd = vcpu.fd();
         set_tsc_khz(vcpu, self.tsc.khz)?;
         self.put_sregs(vcpu)?;
-        fd.set_xcrs(&self.xcrs).map_err(failed("KVM_SET_XCRS"))?;
+        if has_xsave(&self.cpuid) {
+            fd.set_xcrs(&self.xcrs).map_err(failed("KVM_SET_XCRS"))?;
+        }
         self.put_xsave(vcpu)?;
         fd.set_regs(&self.regs).map_err(failed("KVM_SET_REGS"))?;
         fd.set_debug_regs(&self.debug)
@@ -222,6 +225,37 @@ impl VcpuState {
             ..kvm_msr_entry::default()
         };
         msrs::write_one(vcpu.fd(), number, entry)
+    }
+}
+
+fn leaf(cpuid: &[kvm_cpuid_entry2], leaf: u32) -> kvm_cpuid_entry2 {
+    let found = cpuid
+        .iter()
+        .find(|entry| (entry.function, entry.index) == (leaf, 0));
+    found.copied().unwrap_or_default()
+}
+
+/// A guest without XSAVE can't have touched XCR0, and a host without it has none to set.
+fn has_xsave(cpuid: &[kvm_cpuid_entry2]) -> bool {
+    leaf(cpuid, 1).ecx >> 26 & 1 == 1
+}
+
+/// Which components of vector state the guest may have, one bit each: x87 and SSE always.
+fn components(cpuid: &[kvm_cpuid_entry2]) -> u64 {
+    let xcr0 = leaf(cpuid, 0xd);
+    let xcr0 = u64::from(xcr0.edx) << 32 | u64::from(xcr0.eax);
+    if has_xsave(cpuid) { xcr0 | 0b11 } else { 0b11 }
+}
+
+/// Marks every other component of an image as unused. Older kernels hand out what only the host
+/// has, such as PKRU, and newer ones refuse an image with it.
+/// Source: Intel SDM volume 1, 13.4.2: XSTATE_BV stands at 512.
+fn keep_components(xsave: &mut [u8], components: u64) {
+    if let Some(field) = xsave.get_mut(512..520)
+        && let Ok(bits) = <[u8; 8]>::try_from(&*field)
+    {
+        let kept = u64::from_le_bytes(bits) & components;
+        field.copy_from_slice(&kept.to_le_bytes());
     }
 }
 
