@@ -213,6 +213,47 @@ fn a_guest_on_kvm_reads_what_it_was_promised() {
     );
 }
 
+/// This host's processor as text, without a bit of leaf 7; none where it has not got that.
+fn without(bit: u32) -> Option<String> {
+    let text = bench("compat show --host --format cpuid").out;
+    let leaf_7 = text
+        .lines()
+        .find(|line| line.starts_with("cpuid 0x00000007 0x00 "))?;
+    let ebx = leaf_7.split(' ').nth(4)?;
+    let value = u32::from_str_radix(ebx.strip_prefix("0x")?, 16).ok()?;
+    let lesser = leaf_7.replacen(ebx, &format!("{:#010x}", value & !(1 << bit)), 1);
+    (value >> bit & 1 == 1).then(|| text.replacen(leaf_7, &lesser, 1))
+}
+
+#[test]
+fn a_guest_on_kvm_is_refused_by_a_lesser_kvm() {
+    if !kvm_works() {
+        return;
+    }
+    let Some(lesser) = without(5) else {
+        eprintln!("SKIPPED: KVM shows no avx2 here");
+        return;
+    };
+    let _turn = turn();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("lesser.cpuid");
+    std::fs::write(&path, lesser).unwrap();
+    let done = run(&format!(
+        "--guest kvm --memory 64MiB --working-set 16MiB --verify --as-target {}",
+        path.display()
+    ));
+    assert_eq!(done.code, Some(3), "{done:?}");
+    assert!(
+        done.err.contains("\n  avx2 (CPUID 0x7.0 ebx bit 5"),
+        "{done:?}"
+    );
+    let run = done.first_run();
+    assert_eq!(run["verified"]["guest"], "ok", "{run}");
+    assert_eq!(run["verified"]["processor"], "ok", "{run}");
+    let said = format!("try: --compat common:{}", path.display());
+    assert!(done.err.contains(&said), "{done:?}");
+}
+
 #[test]
 fn a_baseline_on_kvm_is_kept_or_the_guest_does_not_start() {
     if !kvm_works() {

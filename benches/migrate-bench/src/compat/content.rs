@@ -7,7 +7,7 @@ use std::path::Path;
 
 use limosa_compat::text::{self, TextError};
 use limosa_compat::{
-    ARCH_CAPABILITIES, GuestCpu, HostCpu, MsrTable, Processor, Register, TscScaling,
+    ARCH_CAPABILITIES, GuestCpu, HostCpu, Mode, MsrTable, Processor, Register, TscScaling, shape,
 };
 
 use super::json;
@@ -48,7 +48,11 @@ impl Content {
         };
         match self {
             Self::Guest(guest) => guest,
-            Self::Host(host) => guest(host.offer, host.tsc_khz, "off"),
+            Self::Host(host) => {
+                // Of a vendor without rules, nothing is known to travel; the verdict says so.
+                let travels = shape(Mode::Off, &host.offer, &[]).map(|shaped| shaped.processor);
+                guest(travels.unwrap_or(host.offer), host.tsc_khz, "off")
+            }
             Self::Baseline { name, processor } => guest(processor, 0, &name),
             Self::Processor(processor) => guest(processor, 0, "off"),
         }
