@@ -35,7 +35,9 @@ pub(crate) fn parse() -> Cli {
 fn command() -> clap::Command {
     Cli::command().mut_subcommand("target", |target| {
         ONWARD_OPTIONS.iter().fold(target, |target, option| {
-            target.mut_arg(option, |arg| arg.requires("onward"))
+            target.mut_arg(option, |arg| {
+                arg.requires("onward").help_heading("With --onward")
+            })
         })
     })
 }
@@ -49,7 +51,8 @@ pub(crate) enum Command {
     Source(Box<SourceArgs>),
     /// Wait for one guest, take it in and let it run.
     Target(Box<TargetArgs>),
-    /// Which guest fits which host: processors as files, what hosts have in common, baselines.
+    /// Which guest fits which host: processors as files (JSON or `.cpuid` text, `-` for standard
+    /// input), what hosts have in common, baselines.
     #[command(subcommand)]
     Compat(CompatCommand),
     /// Write the guest's program as a PVH ELF: another VMM (`qemu -kernel FILE`) runs it too.

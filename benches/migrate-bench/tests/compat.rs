@@ -362,3 +362,32 @@ fn a_register_that_a_tool_did_not_read_counts_as_0_and_is_told() {
     assert_eq!(done.code, Some(3), "{done:?}");
     assert!(done.out.contains("rdctl-no (MSR 0x10a bit 0"), "{done:?}");
 }
+
+#[test]
+fn what_is_forgiven_is_told_and_does_not_refuse() {
+    let folder = tempfile::tempdir().unwrap();
+    let guest = processor("ice-lake");
+    let text = std::fs::read_to_string(&guest).unwrap();
+    let leaf_7 = text.lines().find(|line| line.starts_with("cpuid 0x7 0x0 "));
+    let (before, edx) = leaf_7.unwrap().rsplit_once(' ').unwrap();
+    let value = u32::from_str_radix(edx.strip_prefix("0x").unwrap(), 16).unwrap();
+    // Without md-clear, on a processor that is not affected: mds-no.
+    assert_eq!(value >> 10 & 1, 1);
+    let without = format!("{before} {:#x}", value & !(1 << 10));
+    let host = text.replacen(leaf_7.unwrap(), &without, 1);
+    let host = file(folder.path(), "host.cpuid", host);
+    let done = bench(&format!("compat compare {guest} {host}"));
+    assert_eq!(done.code, Some(0), "{done:?}");
+    assert!(done.out.contains("warning: md-clear"), "{done:?}");
+    assert!(done.out.contains("forgiven: "), "{done:?}");
+    let verdict = json(&bench(&format!(
+        "compat compare {guest} {host} --format json"
+    )));
+    assert_eq!(verdict["fits"], true);
+    assert_eq!(verdict["warnings"][0]["name"], "md-clear");
+    assert!(verdict["warnings"][0]["forgiven"].is_string(), "{verdict}");
+    // The other way round the guest loses nothing.
+    let done = bench(&format!("compat compare {host} {guest}"));
+    assert_eq!(done.code, Some(0), "{done:?}");
+    assert!(!done.out.contains("warning"), "{done:?}");
+}
