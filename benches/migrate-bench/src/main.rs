@@ -28,11 +28,17 @@ fn main() -> ExitCode {
     let done = match cli.command {
         None => command_run::run(&cli.run),
         Some(Command::Run(args)) => command_run::run(&args),
-        Some(Command::Source(args)) => worker::source(&args),
+        Some(Command::Source(args)) => {
+            name_scan_threads();
+            worker::source(&args)
+        }
         Some(Command::Target(args)) => worker::target(&args),
         Some(Command::Compat(command)) => compat::run(&command),
         Some(Command::Payload(args)) => payload::write(&args),
-        Some(Command::Worker) => worker::serve(),
+        Some(Command::Worker) => {
+            name_scan_threads();
+            worker::serve()
+        }
     };
     match done {
         Ok(code) => code,
@@ -44,6 +50,15 @@ fn main() -> ExitCode {
                 ExitCode::FAILURE
             }
         }
+    }
+}
+
+/// Makes the threads that scan bitmaps, one for each logical processor, so that `top -H` tells them
+/// from others.
+fn name_scan_threads() {
+    let threads = rayon::ThreadPoolBuilder::new().thread_name(|index| format!("scan-{index}"));
+    if let Err(error) = threads.build_global() {
+        eprintln!("migrate-bench: scan threads have no names: {error}");
     }
 }
 
