@@ -90,8 +90,8 @@ pub trait TargetHost: Send {
     type Guest: TargetGuest;
 
     /// What this host may be asked to take in; judged against each offer, and its `host` once more
-    /// at the switchover, when the guest stands still: look anew each time, and quickly. The second
-    /// call comes from a thread of its own.
+    /// at the switchover, when the guest is being stopped: look anew each time, and quickly. The
+    /// second call comes from a thread of its own.
     ///
     /// # Errors
     /// When the host can't be asked, for instance because `/dev/kvm` is missing.

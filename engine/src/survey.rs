@@ -1,5 +1,5 @@
-//! A second look at the host while the guest stands still: on a thread of its own, so that pages
-//! and state land meanwhile.
+//! A second look at the host about the time of the pause: on a thread of its own, so that pages and
+//! state land meanwhile.
 
 use std::thread::{Builder, Scope, ScopedJoinHandle};
 

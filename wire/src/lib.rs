@@ -27,8 +27,9 @@
 //!     └─ │ ◀───────────────────────────────────── RoundLanded │  the target's; they must agree
 //!        │     ... until little enough is left to write       │
 //!        │                                                    │
-//!  pause │ RoundStart, Pages, Barrier, RoundEnd as above ───▶ │  the final round
-//!        │ State ───────────────────────────────────────────▶ │  the host is judged again
+//!        │ RoundStart of the final round ───────────────────▶ │  the host is judged again
+//!  pause │ Pages, Barrier, RoundEnd as above ───────────────▶ │
+//!        │ State ───────────────────────────────────────────▶ │
 //!        │ ◀───────────────────────────────────── RoundLanded │
 //!        │ ◀────────── Prepared, or Refuse with every reason  │  whole, but not its own yet
 //!        │ HandOver ────────────────────────────────────────▶ │  from here on not the source's

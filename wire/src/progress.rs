@@ -21,7 +21,8 @@ numbered! {
     }
 }
 
-/// The source's word that pages of a round follow on the streams.
+/// The source's word that pages of a round follow on the streams. Of the final round it says so
+/// before it stops the guest.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct RoundStart {
     /// Which round.

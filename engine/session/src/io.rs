@@ -221,9 +221,8 @@ pub enum TargetAction {
         /// Pages of all streams.
         pages: u64,
     },
-    /// Find out anew what the host can give a guest; answered by [`TargetInput::HostSurveyed`].
-    /// Pages and state are on their way meanwhile, and the guest stands still: it need not be
-    /// waited for.
+    /// Find out anew what the host can give a guest; answered by [`TargetInput::HostSurveyed`]. The
+    /// guest is stopped meanwhile, and then pages and state come: it need not be waited for.
     SurveyHost,
     /// Put the state in place; answered by [`TargetInput::StateRestored`]. Pages may be landing
     /// meanwhile.

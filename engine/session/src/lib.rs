@@ -27,8 +27,9 @@
 //!    │ RoundStart, StartRound, RoundEnd ═══════► │ ConfirmRound
 //!    │ ◄──────────────────────────── RoundLanded │
 //!    │ Harvest: another round, or:               │
-//!    │ DescribeGuest, PauseGuest, Harvest        │
-//!    │ RoundStart, StartRound ‖ ExportState ───► │ SurveyHost; judge again
+//!    │ DescribeGuest; RoundStart ──────────────► │ SurveyHost; judge again
+//!    │ PauseGuest, Harvest                       │
+//!    │ StartRound ‖ ExportState                  │
 //!    │ State as soon as it is taken ───────────► │ RestoreState
 //!    │ RoundEnd ═══════════════════════════════► │ ConfirmRound, CheckLedger
 //!    │ ◄──────────────────────────── RoundLanded │

@@ -4,7 +4,7 @@
 use limosa_pages::PageCount;
 use limosa_wire::{Round, RoundKind, RoundLanded};
 
-use super::{Describing, State, Step, check_landed, say_sent, start_round};
+use super::{Describing, State, Step, announce_round, check_landed, say_sent, start_round};
 use crate::convergence::Decision;
 use crate::error::SessionError;
 use crate::event::Event;
@@ -52,6 +52,7 @@ pub(crate) struct Sending {
 impl Sending {
     fn start(round: Round, kind: RoundKind, cx: &mut Context) -> Step<State> {
         let plan = RoundPlan { round, kind };
+        announce_round(plan, cx);
         start_round(plan, cx);
         Step::To(State::Sending(Self { plan }))
     }

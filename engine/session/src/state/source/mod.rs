@@ -86,9 +86,13 @@ impl State {
             (Self::LastRound(state), M::RoundLanded(landed)) => state.on_landed(landed),
             (Self::AwaitPrepared(state), M::Prepared(said)) => state.on_prepared(said, cx),
             // The target's host has changed since it accepted.
-            (Self::LastRound(_) | Self::AwaitPrepared(_), M::Refuse(Refuse { reasons })) => {
-                Step::Incompatible(reasons)
-            }
+            (
+                Self::Pausing(_)
+                | Self::LastHarvest(_)
+                | Self::LastRound(_)
+                | Self::AwaitPrepared(_),
+                M::Refuse(Refuse { reasons }),
+            ) => Step::Incompatible(reasons),
             (Self::HandedOver(state), M::Running(_)) => state.on_running(cx),
             (state, _) => Step::Refused(state),
         }
@@ -113,13 +117,17 @@ impl State {
     }
 }
 
-/// Orders a round, and says so to the target first.
-fn start_round(plan: RoundPlan, cx: &mut Context) {
+/// Tells the target of a round that will follow.
+fn announce_round(plan: RoundPlan, cx: &mut Context) {
     let RoundPlan { round, kind } = plan;
-    let now = cx.outbox.now();
-    cx.convergence.round_began(now);
     cx.outbox
         .send(Message::RoundStart(RoundStart { round, kind }));
+}
+
+/// Orders a round that was announced.
+fn start_round(plan: RoundPlan, cx: &mut Context) {
+    let now = cx.outbox.now();
+    cx.convergence.round_began(now);
     cx.outbox.observe(Event::RoundStarted(plan));
     cx.outbox.act([Action::StartRound(plan)]);
 }

@@ -7,7 +7,7 @@ use limosa_wire::{
     Message, Prepared, Round, RoundKind, RoundLanded, State as StateMessage, StateSection,
 };
 
-use super::{HandedOver, State, Step, check_landed, say_sent, start_round};
+use super::{HandedOver, State, Step, announce_round, check_landed, say_sent, start_round};
 use crate::error::{FaultKind, LocalFault, SessionError};
 use crate::io::SourceAction as Action;
 use crate::round::{RoundPlan, RoundReport};
@@ -28,7 +28,10 @@ impl Describing {
 
     pub(super) fn on_described(self, cpu: &[u8], cx: &mut Context) -> Step<State> {
         if cpu == cx.offer.cpu {
-            return Pausing::start(self.next, cx);
+            let (round, kind) = (self.next, RoundKind::Final);
+            // Told ahead of the pause: the target looks at its host while the guest is stopped.
+            announce_round(RoundPlan { round, kind }, cx);
+            return Pausing::start(round, cx);
         }
         Step::Fail(SessionError::Local(LocalFault {
             kind: FaultKind::Guest,
