@@ -320,3 +320,22 @@ fn a_guest_that_changes_is_not_paused() {
     assert_kept(&mut guest, &error);
     assert!(!host.keeps_memory());
 }
+
+/// What judging and agreeing cost on one host, without the making of the guest: the best of some,
+/// because the machine may be busy.
+#[test]
+fn a_handshake_takes_less_than_two_milliseconds() {
+    let config = quick();
+    let mut listener = listen(&config);
+    let (mut guest, mut host) = (TestGuest::running(), TestHost::default());
+    let handshakes = (0..20).map(|_| {
+        let (out, landed) = migrate(&mut guest, &mut host, &mut listener, &config);
+        let (out, landed) = (out.unwrap(), landed.unwrap());
+        guest = landed.guest;
+        guest.go();
+        out.handshake.saturating_sub(landed.report.prepare)
+    });
+    let best = handshakes.min().unwrap();
+    println!("a handshake takes {best:?}");
+    assert!(best < Duration::from_millis(2), "{best:?}");
+}
