@@ -78,11 +78,13 @@ pub(crate) fn is_shared(leaf: u32, subleaf: u32, one: &CpuidTable, other: &Cpuid
     }
 }
 
-/// Takes away the first feature whose state the table doesn't describe; says whether there was one.
+/// Takes away the first feature whose state the table doesn't describe, or has not enabled; says
+/// whether there was one.
 pub(crate) fn hide_undescribed(table: &mut CpuidTable) -> bool {
     let undescribed = |component: &&Component| {
-        table.register(LEAF, component.number, Register::Eax) == 0
-            && component.features.iter().any(|name| table.has(name))
+        let is_off = component.area == Area::User && enabled(table) >> component.number & 1 == 0;
+        let size = table.register(LEAF, component.number, Register::Eax);
+        (is_off || size == 0) && component.features.iter().any(|name| table.has(name))
     };
     let Some(component) = COMPONENTS.iter().find(undescribed) else {
         return false;
@@ -101,6 +103,7 @@ pub(crate) fn recompute(table: &mut CpuidTable) {
         return;
     }
     let supervisor_too = table.has("xsaves");
+    let was_enabled = enabled(table);
     let (mut xcr0, mut xss, mut image_bytes) = (0b11_u64, 0_u64, IMAGE_BYTES_MIN);
     for component in COMPONENTS {
         let number = component.number;
@@ -114,7 +117,7 @@ pub(crate) fn recompute(table: &mut CpuidTable) {
                 let size = table.register(LEAF, number, Register::Eax);
                 image_bytes = image_bytes.max(place.saturating_add(size));
             }
-            Area::Supervisor if supervisor_too => xss |= 1 << number,
+            Area::Supervisor if supervisor_too => xss |= was_enabled & 1 << number,
             Area::Supervisor => {}
         }
     }
