@@ -4,6 +4,10 @@
 
 use limosa_compat::{CpuidEntry, CpuidTable, GuestCpu, HostCpu, MsrTable, Processor, TscScaling};
 
+pub(crate) mod cases;
+pub(crate) mod fixtures;
+pub(crate) mod named;
+
 type Line = (u32, u32, u32, u32, u32, u32);
 
 /// One processor: its CPUID answers, its IA32_ARCH_CAPABILITIES and its nominal frequency.
