@@ -52,9 +52,6 @@ pub(crate) fn processor(vendor: Option<Vendor>, names: &Names) -> Processor {
         let (leaf, subleaf, register, bit) = place(name).unwrap_or_else(|| panic!("{name}"));
         *answer(&mut answers, leaf, subleaf).register_mut(register) |= 1 << bit;
     }
-    if names.contains("clflush") {
-        answer(&mut answers, 1, 0).ebx |= 8 << 8;
-    }
     if names.contains("xsave") {
         saved_state(&mut answers, vendor, names);
     }
@@ -76,6 +73,7 @@ fn numbers(answers: &mut Answers, vendor: Option<Vendor>) {
     let word = |at: usize| u32::from_le_bytes(letters[at..at + 4].try_into().unwrap());
     let leaf_0 = answer(answers, 0, 0);
     (leaf_0.eax, leaf_0.ebx, leaf_0.edx, leaf_0.ecx) = (0x24, word(0), word(4), word(8));
+    answer(answers, 1, 0).ebx = 8 << 8;
     answer(answers, 7, 0).eax = 2;
     answer(answers, 0x8000_0000, 0).eax = 0x8000_0021;
     answer(answers, 0x8000_0001, 0);
