@@ -1,13 +1,14 @@
 //! The fixed baselines: which features a guest of each sees, as what each adds to an earlier one.
 //!
 //! A row never changes once released; a correction is a new row with a new name. A model is an
-//! allow-list: what it does not name is hidden. Named here are instructions and system features that
-//! software asks for. Left to other rules (`controls.rs`) are the speculation controls, what KVM
-//! emulates on every host, and what vanishes or does not travel; left out are hints about speed,
+//! allow-list: what it does not name is hidden. Named here are instructions and system features
+//! that software asks for. Left to other rules (`controls.rs`) are the speculation controls, what
+//! KVM emulates on every host, and what vanishes or does not travel; left out are hints about
+//! speed,
 //! `xsaves` (no state of these models needs it) and `la57` (for guests beyond 64 TiB).
 //!
-//! Sources: psABI for x86-64, "Low Level System Information"; QEMU's and libvirt's processor models;
-//! Intel SDM; AMD APM; compared with CPUID answers of processors of each generation.
+//! Sources: psABI for x86-64, "Low Level System Information"; QEMU's and libvirt's processor
+//! models; Intel SDM; AMD APM; compared with CPUID answers of processors of each generation.
 
 use crate::cpuid::Vendor::{self, Amd, Hygon, Intel};
 
@@ -53,8 +54,8 @@ const fn model(name: &'static str, vendor: Option<Vendor>, from: &'static str) -
 pub(crate) const MODELS: &[Model] = &[
     Model {
         from: None,
-        // With what every operating system for it takes for granted. Not vme, which is of use in 16-bit
-        // mode only, and which emulated processors lack.
+        // With what every operating system for it takes for granted. Not vme, which is of use in
+        // 16-bit mode only, and which emulated processors lack.
         adds: &[
             "clflush", "cmov", "cx8", "de", "fpu", "fxsr", "lm", "mca", "mce", "mmx", "msr",
             "mtrr", "nx", "pae", "pat", "pge", "pse", "pse36", "sep", "sse", "sse2", "syscall",

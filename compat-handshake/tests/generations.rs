@@ -1,5 +1,5 @@
-//! Real processors of several generations, re-typed small: what changes between generations, between
-//! kernels on one processor, and between makers that resemble each other.
+//! Real processors of several generations, re-typed small: what changes between generations,
+//! between kernels on one processor, and between makers that resemble each other.
 
 use limosa_compat::{
     Baseline, CpuidTable, GuestCpu, HostCpu, Judgement, MismatchKind, Mode, MsrTable, Processor,
@@ -111,10 +111,10 @@ fn the_place_of_saved_keys_moved_between_zen_2_and_zen_3() {
 #[test]
 fn address_widths_may_grow_and_never_shrink() {
     let wide = changed(&ice_lake(), 0x8000_0008, |entry| {
-        entry.eax = entry.eax & !0xff_00ff | 52
+        entry.eax = entry.eax & !0xff_00ff | 52;
     });
     let narrow = changed(&ice_lake(), 0x8000_0008, |entry| {
-        entry.eax = entry.eax & !0xff_00ff | 46
+        entry.eax = entry.eax & !0xff_00ff | 46;
     });
     assert_eq!(reasons(&narrow, &wide), [""; 0]);
     assert_eq!(reasons(&wide, &narrow), ["phys-bits"]);

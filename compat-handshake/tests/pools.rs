@@ -124,7 +124,8 @@ proptest! {
 
     #[test]
     fn no_pool_crosses_vendors(intel in any_intel(), amd in any_amd()) {
-        for mode in [Mode::Common, Mode::Minimum, Mode::Named(Baseline::find("x86-64-v1").unwrap())] {
+        let named = Mode::Named(Baseline::find("x86-64-v1").unwrap());
+        for mode in [Mode::Common, Mode::Minimum, named] {
             let refused = baseline(mode, &[intel.clone(), amd.clone()]);
             let (first, other) = (Vendor::Intel, Vendor::Amd);
             let error = PoolError::VendorsDiffer { host: 1, first, other };
