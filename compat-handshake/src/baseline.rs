@@ -13,7 +13,7 @@ use crate::controls::{
 use crate::cpuid::{CpuidTable, Register, Vendor};
 use crate::models::{MODELS, Model};
 use crate::msr;
-use crate::names::has;
+use crate::names::{has, is_state};
 use crate::pool::{PoolError, intersect, vendor_of};
 use crate::processor::Processor;
 use crate::rules::{Inverse, Kind, cpuid_word};
@@ -317,7 +317,8 @@ fn lacks_of(features: &[&'static str], pool: &[Processor]) -> Vec<Lack> {
     lacks.filter(|lack| !lack.features.is_empty()).collect()
 }
 
-/// Clears every feature that is not kept. Lacks and numbers stay.
+/// Clears every feature that is not kept. Lacks and numbers stay, and so does what enables saved
+/// state: without it features would seem to have no state, before it is computed anew from them.
 fn keep_features(table: &mut CpuidTable, kept: impl Fn(&str) -> bool) {
     let questions = table.questions_with(&CpuidTable::default());
     for (leaf, subleaf) in questions {
@@ -326,7 +327,8 @@ fn keep_features(table: &mut CpuidTable, kept: impl Fn(&str) -> bool) {
                 let Some(word) = cpuid_word(leaf, subleaf, register) else {
                     continue;
                 };
-                let is_hidden = |name, kind| kind == Kind::Feature && !kept(name);
+                let is_hidden =
+                    |name, kind| kind == Kind::Feature && !is_state(name) && !kept(name);
                 let fields = word.fields.iter();
                 let hidden = fields.filter(|field| is_hidden(field.name, field.kind));
                 let mask = hidden.fold(0, |mask, field| mask | field.mask());

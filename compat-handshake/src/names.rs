@@ -83,11 +83,15 @@ pub fn has(processor: &Processor, name: &str) -> bool {
     spot(name).is_some_and(|spot| shows(processor, spot))
 }
 
+/// Whether the bit of this name enables saved state, and so follows from features.
+pub(crate) fn is_state(name: &str) -> bool {
+    name.starts_with("xcr0.") || name.starts_with("xss.")
+}
+
 /// The names of all that a processor shows, sorted: features, and lacks that it tells of. Without
 /// `xcr0.*` and `xss.*`, which follow from features.
 pub fn feature_names(processor: &Processor) -> Vec<&'static str> {
-    let derived = |name: &str| name.starts_with("xcr0.") || name.starts_with("xss.");
-    let shown = named().filter(|(name, spot)| !derived(name) && shows(processor, *spot));
+    let shown = named().filter(|(name, spot)| !is_state(name) && shows(processor, *spot));
     let mut names: Vec<_> = shown.map(|(name, _)| name).collect();
     names.sort_unstable();
     names
