@@ -57,16 +57,19 @@ pub fn migrate_in<H: TargetHost>(
     };
     let (landing_news, from_streams) = unbounded();
     let (control_news, from_control) = unbounded();
-    let policy = host.policy().map_err(|error| at_connect(error.into()))?;
+    // A host that can't be asked is found out before anybody is waited for.
+    host.policy().map_err(|error| at_connect(error.into()))?;
     let io = probe_io(config.link.io)
         .map_err(|reason| at_connect(Cause::Host(format!("io_uring can't be had: {reason}"))))?;
-    let mut rooms = TargetRooms::new(host, landing_news);
-    rooms.report.io = format!("{} ({})", io.io, io.reason);
     let wait = Wait::forever().unless(cancel.flag());
     let link = listener
         .accept_control(&wait)
         .map_err(|error| at_connect(error.into()))?;
     let begun = Instant::now();
+    // The wait may have been long, and the host may have changed meanwhile.
+    let policy = host.policy().map_err(|error| at_connect(error.into()))?;
+    let mut rooms = TargetRooms::new(host, landing_news);
+    rooms.report.io = format!("{} ({})", io.io, io.reason);
     rooms.control = Some(Control::start(link, control_news).map_err(at_connect)?);
     let secret = StreamSecret::new(crate::random::bytes().map_err(at_connect)?);
     let session = Target::new(

@@ -25,7 +25,7 @@ fn suffer(later: Later) -> [MigrationError; 2] {
     assert_eq!(guest.script.counts(), (1, 1, 0), "paused, and resumed");
     assert_kept(&mut guest, &error);
     assert!(!host.keeps_memory(), "guest memory is left");
-    assert_eq!(host.looks.load(Ordering::SeqCst), 2);
+    assert_eq!(host.looks.load(Ordering::SeqCst), 3);
     host.later = Later::TheSame;
     migrate_well(&mut guest, &mut host, &mut listener, &config);
     [error, inbound]

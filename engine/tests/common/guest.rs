@@ -267,7 +267,8 @@ impl TargetHost for TestHost {
 
     fn policy(&self) -> Result<TargetPolicy, GuestError> {
         let mut host = self.cpu.clone();
-        if self.looks.fetch_add(1, Ordering::SeqCst) % 2 == 1 {
+        // Before it waits, when a source has come, and at the switchover.
+        if self.looks.fetch_add(1, Ordering::SeqCst) % 3 == 2 {
             match self.later.clone() {
                 Later::TheSame => {}
                 Later::Slowly(wait) => std::thread::sleep(wait),
