@@ -47,8 +47,8 @@ const NEEDED_BY: &[Row] = &[
     ("pclmulqdq", &["vpclmulqdq"]),
     ("aes", &["vaes"]),
     ("lm", &[
-        "cx16", "pcid", "lahf-lm", "pdpe1gb", "pku", "no-lmsle", "amx-tile", "cmpccxadd",
-        "lkgs", "movrs", "fred", "la57",
+        "cx16", "pcid", "lahf-lm", "pdpe1gb", "pku", "amx-tile", "cmpccxadd", "lkgs",
+        "movrs", "fred", "la57",
     ]),
     ("spec-ctrl", &["stibp", "ssbd", "intel-psfd", "ipred-ctrl", "rrsba-ctrl", "bhi-ctrl"]),
     ("ibrs", &[
@@ -131,6 +131,7 @@ fn cut(table: &mut CpuidTable) {
 mod tests {
     use super::*;
     use crate::names::is_feature;
+    use crate::rules::{Kind, words};
 
     #[test]
     fn every_name_is_a_feature() {
@@ -139,6 +140,16 @@ mod tests {
             for name in *dependents {
                 assert!(is_feature(name), "{name}");
             }
+        }
+    }
+
+    #[test]
+    fn no_lack_is_hidden() {
+        // A guest that is no longer told of a lack would be refused by every host that has it.
+        let fields = words().flat_map(|word| word.fields);
+        for lack in fields.filter(|field| matches!(field.kind, Kind::Inverse(_))) {
+            let hides = |(_, dependents): &&Row| dependents.contains(&lack.name);
+            assert_eq!(NEEDED_BY.iter().find(hides), None, "{}", lack.name);
         }
     }
 

@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use crate::closure::settle;
 use crate::cpuid::{CpuidEntry, CpuidTable, Register, UnknownVendor, Vendor};
 use crate::forgiven;
-use crate::msr::MsrTable;
+use crate::msr::{ARCH_CAPABILITIES, MsrTable};
 use crate::processor::Processor;
 use crate::rules::{Field, Inverse, Kind, Word, cpuid_word, msr_word};
 
@@ -76,6 +76,10 @@ pub fn intersect(pool: &[Processor]) -> Result<Processor, PoolError> {
     let msrs = MsrTable::default();
     let mut common = Processor { cpuid, msrs };
     common.msrs = combine_msrs(&common, pool);
+    // Shown but not stated it would be refused everywhere. Without it a guest expects the worst.
+    if common.msrs.get(ARCH_CAPABILITIES).is_none() {
+        common.cpuid.hide("arch-capabilities");
+    }
     Ok(common)
 }
 

@@ -1,5 +1,5 @@
-//! Real processors from K8 to Zen 5 and from Merom to Granite Rapids: which baselines each can give,
-//! where a guest of each can go, and why it can't go elsewhere.
+//! Real processors from K8 to Zen 5 and from Merom to Granite Rapids: which baselines each can
+//! give, where a guest of each can go, and why it can't go elsewhere.
 
 mod common;
 
