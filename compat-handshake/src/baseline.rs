@@ -171,6 +171,18 @@ pub enum ShapeError {
         /// The hosts' vendor.
         found: Vendor,
     },
+    /// Each host can give the baseline, and no two the same one.
+    #[error(
+        "the hosts keep the state of {} in different places: no guest of baseline {baseline} can \
+         move between them",
+        features.join(", ")
+    )]
+    Unlike {
+        /// The baseline's name.
+        baseline: &'static str,
+        /// The features, sorted.
+        features: Vec<&'static str>,
+    },
     /// Hosts can't give all of a baseline.
     #[error("{}", lacks_text(baseline, lacks))]
     Lacks {
@@ -302,13 +314,23 @@ fn fixed(
         true
     });
     hide_msrs(&mut processor);
-    Ok(processor)
+    let mut unlike = features;
+    unlike.retain(|name| !has(&processor, name));
+    if unlike.is_empty() {
+        return Ok(processor);
+    }
+    Err(ShapeError::Unlike {
+        baseline: baseline.name(),
+        features: unlike,
+    })
 }
 
+/// A feature whose state a host does not describe, or whose prerequisites it lacks, is lacking too.
 fn lacks_of(features: &[&'static str], pool: &[Processor]) -> Vec<Lack> {
     let lacks = pool.iter().enumerate().map(|(host, member)| {
+        let whole = intersect(core::slice::from_ref(member)).unwrap_or_default();
         let mut lacking = features.to_vec();
-        lacking.retain(|name| !has(member, name));
+        lacking.retain(|name| !has(&whole, name));
         Lack {
             host,
             features: lacking,

@@ -163,7 +163,7 @@ pub(crate) fn explain(error: &ShapeError, names: &[String]) -> String {
     use limosa_compat::PoolError::{Empty, UnknownVendor, VendorsDiffer};
     let name = |host: usize| names.get(host).map_or("a host", String::as_str);
     match error {
-        ShapeError::Pool(Empty) => error.to_string(),
+        ShapeError::Pool(Empty) | ShapeError::Unlike { .. } => error.to_string(),
         ShapeError::Pool(UnknownVendor { host, vendor }) => {
             format!(
                 "{} has an {vendor}, for which there are no rules",
