@@ -1,5 +1,5 @@
-//! What hosts have in common, and fixed baselines: laws that hold for any hosts, on random ones and
-//! on real ones. With `LIMOSA_CPU_DUMPS` set to a folder of `.cpuid` files, on all of those too.
+//! What hosts have in common, and fixed baselines, on real processors. With `LIMOSA_CPU_DUMPS` set to
+//! a folder of `.cpuid` files, the laws of `laws.rs` are held against all of those too.
 
 mod common;
 
@@ -8,11 +8,10 @@ use std::time::Instant;
 
 use common::{CASCADE_LAKE, GENOA, MILAN, SAPPHIRE_RAPIDS};
 use limosa_compat::{
-    ARCH_CAPABILITIES, Baseline, CpuidEntry, CpuidTable, GuestCpu, HostCpu, Kind, Mode, MsrTable,
-    PoolError, Processor, Registers, ShapeError, TscScaling, Vendor, baseline, baselines,
-    feature_names, has, intersect, judge, not_in_common, shape, stays, text, words,
+    ARCH_CAPABILITIES, CpuidEntry, CpuidTable, GuestCpu, HostCpu, Mode, MsrTable, PoolError,
+    Processor, Registers, TscScaling, baseline, feature_names, has, intersect, judge,
+    not_in_common, shape, stays, text, words,
 };
-use proptest::prelude::*;
 
 fn guest(processor: &Processor) -> GuestCpu {
     GuestCpu {
@@ -34,135 +33,6 @@ fn reasons(guest_sees: &Processor, offered: &Processor) -> Vec<String> {
         .iter()
         .map(ToString::to_string)
         .collect()
-}
-
-/// A processor of this vendor with some of all features, made of a real one.
-fn processor_of(real: &Processor, hidden: &[(u32, u32, u32, u32)]) -> Processor {
-    let mut entries = real.cpuid.entries().to_vec();
-    for (entry, mask) in entries.iter_mut().zip(hidden) {
-        // The vendor and the highest leaves stay.
-        if !matches!(entry.leaf, 0 | 0x8000_0000 | 0x4000_0000) {
-            entry.eax &= mask.0;
-            entry.ebx &= mask.1;
-            entry.ecx &= mask.2;
-            entry.edx &= mask.3;
-        }
-        // No processor with XSAVE is without the state of x87 and SSE, or too small for its own.
-        if (entry.leaf, entry.subleaf) == (0xd, 0) {
-            entry.eax |= 0b11;
-            entry.ecx |= 0xffff;
-        }
-    }
-    Processor {
-        cpuid: CpuidTable::new(entries).unwrap(),
-        msrs: real.msrs.clone(),
-    }
-}
-
-fn any_of(real: Processor) -> impl Strategy<Value = Processor> {
-    // Mostly ones: two random words OR'd.
-    let word = (any::<u32>(), any::<u32>(), any::<u32>()).prop_map(|(a, b, c)| a | b | c);
-    let masks = (word.clone(), word.clone(), word.clone(), word);
-    let count = real.cpuid.entries().len();
-    prop::collection::vec(masks, count).prop_map(move |masks| processor_of(&real, &masks))
-}
-
-fn any_intel() -> impl Strategy<Value = Processor> {
-    prop_oneof![
-        any_of(CASCADE_LAKE.processor()),
-        any_of(SAPPHIRE_RAPIDS.processor())
-    ]
-}
-
-fn any_amd() -> impl Strategy<Value = Processor> {
-    prop_oneof![any_of(MILAN.processor()), any_of(GENOA.processor())]
-}
-
-fn any_pool() -> impl Strategy<Value = Vec<Processor>> {
-    prop_oneof![
-        prop::collection::vec(any_intel(), 1..4),
-        prop::collection::vec(any_amd(), 1..4)
-    ]
-}
-
-proptest! {
-    #[test]
-    fn what_is_common_fits_every_member(pool in any_pool()) {
-        let common = intersect(&pool).unwrap();
-        let for_guests = baseline(Mode::Common, &pool).unwrap().processor;
-        for member in &pool {
-            prop_assert_eq!(reasons(&common, member), Vec::<String>::new());
-            prop_assert_eq!(reasons(&for_guests, member), Vec::<String>::new());
-        }
-    }
-
-    #[test]
-    fn what_is_common_is_the_same_in_any_order_and_twice(pool in any_pool()) {
-        let common = intersect(&pool).unwrap();
-        let turned: Vec<_> = pool.iter().rev().cloned().collect();
-        prop_assert_eq!(&intersect(&turned).unwrap(), &common);
-        prop_assert_eq!(&intersect(&[common.clone(), common.clone()]).unwrap(), &common);
-        let mut more = pool.clone();
-        more.push(common.clone());
-        // The result is a member that gives no more than the rest together.
-        prop_assert_eq!(feature_names(&intersect(&more).unwrap()), feature_names(&common));
-    }
-
-    #[test]
-    fn a_larger_pool_never_has_more(pool in any_pool(), amd in any_amd(), intel in any_intel()) {
-        let next = if pool[0].vendor() == Ok(Vendor::Amd) { amd } else { intel };
-        let before = intersect(&pool).unwrap();
-        let mut larger = pool;
-        larger.push(next);
-        let after = intersect(&larger).unwrap();
-        let lacks = lacks();
-        let names = feature_names(&after).into_iter();
-        for name in names.filter(|name| !lacks.contains(name)) {
-            prop_assert!(has(&before, name), "{name}");
-        }
-    }
-
-    #[test]
-    fn no_pool_crosses_vendors(intel in any_intel(), amd in any_amd()) {
-        let named = Mode::Named(Baseline::find("x86-64-v1").unwrap());
-        for mode in [Mode::Common, Mode::Minimum, named] {
-            let refused = baseline(mode, &[intel.clone(), amd.clone()]);
-            let (first, other) = (Vendor::Intel, Vendor::Amd);
-            let error = PoolError::VendorsDiffer { host: 1, first, other };
-            prop_assert_eq!(refused, Err(ShapeError::Pool(error)));
-        }
-    }
-
-    #[test]
-    fn a_fixed_baseline_fits_its_host_or_says_what_is_lacking(
-        host in prop_oneof![any_intel(), any_amd()],
-        at in 0..baselines().len(),
-    ) {
-        let fixed = &baselines()[at];
-        match shape(Mode::Named(fixed), &host, &[]) {
-            Ok(shaped) => {
-                prop_assert_eq!(reasons(&shaped.processor, &host), Vec::<String>::new());
-                prop_assert!(fixed.features().iter().all(|name| has(&host, name)));
-            }
-            Err(ShapeError::Lacks { lacks, .. }) => {
-                let named = lacks.iter().flat_map(|lack| &lack.features);
-                for name in named {
-                    prop_assert!(!has(&host, name) && fixed.features().contains(name));
-                }
-            }
-            Err(ShapeError::OtherVendor { .. }) => {
-                prop_assert_ne!(fixed.vendor(), host.vendor().ok());
-            }
-            Err(other) => prop_assert!(false, "{}", other),
-        }
-    }
-}
-
-/// Names of bits that state a lack: a larger pool may have more of those.
-fn lacks() -> Vec<&'static str> {
-    let fields = words().flat_map(|word| word.fields);
-    let lacks = fields.filter(|field| matches!(field.kind, Kind::Inverse(_)));
-    lacks.map(|field| field.name).collect()
 }
 
 #[test]
