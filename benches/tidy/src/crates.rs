@@ -9,7 +9,7 @@ use crate::{Finding, Tree};
 ///
 /// session, pipeline and transport do not know each other; dirty-track does not know the wire; the
 /// engine is the one place where they meet.
-const MAY_USE: [(&str, &[&str]); 13] = [
+const MAY_USE: [(&str, &[&str]); 14] = [
     ("limosa-pages", &[]),
     ("limosa-wire", &["limosa-pages"]),
     ("limosa-dirty", &["limosa-pages"]),
@@ -24,6 +24,7 @@ const MAY_USE: [(&str, &[&str]); 13] = [
     ("limosa-payload", &[]),
     ("limosa-shim", SHIM),
     ("limosa-testbeds", ANY),
+    ("limosa-foreign-kvm", &[]),
     ("migrate-bench", ANY),
     ("tidy", &[]),
 ];

@@ -15,7 +15,7 @@
 //! Where something is missing, tests say `SKIPPED:` with what and how to get it; with
 //! `LIMOSA_FOREIGN_KVM=require` in the environment they fail instead.
 //!
-//! What the models show under QEMU 7.2: `EPYC` (Zen) has AVX2, XSAVE, BMI and SMAP, 33 judged fields
+//! What the models show under QEMU 7.2: `EPYC` (Zen) has AVX2, XSAVE, BMI and SMAP, 33 fields
 //! that `Opteron_G3` (K10) lacks; K10 has no XSAVE at all and ends its CPUID at leaf 5.
 //!
 //! Times inside mean nothing. Emulation has no VMX: Intel's side is tested on tables.

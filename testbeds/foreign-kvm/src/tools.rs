@@ -1,4 +1,4 @@
-//! What must be installed for an emulated host: emulator, shell, archiver, a kernel and its modules.
+//! What must be installed for an emulated host: emulator, shell, archiver, kernel and modules.
 //! Installs nothing: `prepare.sh` does.
 
 use std::path::{Path, PathBuf};

@@ -15,13 +15,16 @@ const MANY: Model = Model {
 /// Counts the threads of the moving processes that were on a processor, by what they do.
 const MOVE_HERE: &str = r#"
 nproc
-migrate-bench run --memory 128MiB --working-set 4MiB --dirty-rate 2MiB/s --downtime 5s \
+cat /proc/uptime
+migrate-bench run --memory 160MiB --working-set 4MiB --dirty-rate 2MiB/s --downtime 5s \
     --streams 64 --repeat 1 --no-reference --verify --quiet --json run.json &
 run=$!
 while [ -d /proc/$run ]; do
-    for task in /proc/[0-9]*/task/*; do
-        read name < $task/comm && read on rest < $task/schedstat && [ "$on" -gt 0 ] && echo $name
-    done 2> /dev/null | grep -E '^(scan|page-out|page-in)-' | sort -u >> seen
+    grep -s '' /proc/[0-9]*/task/[0-9]*/comm /proc/[0-9]*/task/[0-9]*/schedstat |
+        awk -F '[:/ ]' '$6 == "comm" {name[$5] = $7} $6 == "schedstat" && $7 > 0 {ran[$5]}
+            END {for (task in ran) print name[task]}' |
+        grep -E '^(scan|page-out|page-in)-' >> seen
+    sleep 0.1
 done
 wait $run
 echo "LIMOSA: run ended with $?"

@@ -40,7 +40,8 @@ const LESSER: &str = r#"
 migrate-bench target --listen tcp://0.0.0.0:4646
 echo "LIMOSA: off ended with $?"
 for mode in common minimum; do
-    migrate-bench target --listen tcp://0.0.0.0:4646 --verify --onward tcp://10.7.0.1:4747 --downtime 5s
+    migrate-bench target --listen tcp://0.0.0.0:4646 --verify --downtime 5s \
+        --onward tcp://10.7.0.1:4747
     echo "LIMOSA: onward ended with $?"
 done
 "#;
