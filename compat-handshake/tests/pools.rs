@@ -1,5 +1,5 @@
-//! What hosts have in common, and fixed baselines, on real processors. With `LIMOSA_CPU_DUMPS` set to
-//! a folder of `.cpuid` files, the laws of `laws.rs` are held against all of those too.
+//! What hosts have in common, and fixed baselines, on real processors. With `LIMOSA_CPU_DUMPS` set
+//! to a folder of `.cpuid` files, the laws of `laws.rs` are held against all of those too.
 
 mod common;
 
