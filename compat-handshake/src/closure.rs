@@ -82,6 +82,8 @@ const ALIASES: u32 = 0x0183_f3ff;
 
 /// Makes a table whole after features were hidden in it.
 pub(crate) fn settle(table: &mut CpuidTable) {
+    // First: what can't be asked for describes nothing.
+    cut(table);
     while hide_dependents(table) || xsave::hide_undescribed(table) {}
     xsave::recompute(table);
     for (name, leaves) in DESCRIBED_BY {

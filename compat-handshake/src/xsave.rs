@@ -82,9 +82,15 @@ pub(crate) fn is_shared(leaf: u32, subleaf: u32, one: &CpuidTable, other: &Cpuid
 /// whether there was one.
 pub(crate) fn hide_undescribed(table: &mut CpuidTable) -> bool {
     let undescribed = |component: &&Component| {
-        let is_off = component.area == Area::User && enabled(table) >> component.number & 1 == 0;
-        let size = table.register(LEAF, component.number, Register::Eax);
-        (is_off || size == 0) && component.features.iter().any(|name| table.has(name))
+        let number = component.number;
+        let is_zero = |register| table.register(LEAF, number, register) == 0;
+        let is_placed = match component.area {
+            // Behind the legacy area. Zero is left where hosts put it in different places.
+            Area::User => enabled(table) >> number & 1 == 1 && !is_zero(Register::Ebx),
+            Area::Supervisor => true,
+        };
+        let is_described = is_placed && !is_zero(Register::Eax);
+        !is_described && component.features.iter().any(|name| table.has(name))
     };
     let Some(component) = COMPONENTS.iter().find(undescribed) else {
         return false;

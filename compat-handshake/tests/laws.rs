@@ -8,7 +8,7 @@ use std::sync::LazyLock;
 use common::fixtures::{Known, all, judged, refusals};
 use limosa_compat::{
     ARCH_CAPABILITIES, CpuidTable, Kind, Mode, MsrTable, Place, Processor, Register, Registers,
-    baseline, has, intersect, shape, words,
+    ShapeError, baseline, has, intersect, shape, words,
 };
 use proptest::prelude::*;
 use proptest::sample::{Index, select, subsequence};
@@ -219,8 +219,23 @@ proptest! {
         at in any::<Index>(),
     ) {
         let fixed = at.get(limosa_compat::baselines());
-        let Ok(shaped) = baseline(Mode::Named(fixed), &pool) else {
-            return Ok(());
+        let shaped = match baseline(Mode::Named(fixed), &pool) {
+            Ok(shaped) => shaped,
+            Err(ShapeError::Lacks { lacks, .. }) => {
+                for lack in lacks {
+                    let alone = intersect(&pool[lack.host..=lack.host]).unwrap();
+                    prop_assert!(!lack.features.is_empty());
+                    for name in lack.features {
+                        prop_assert!(fixed.features().contains(&name) && !has(&alone, name));
+                    }
+                }
+                return Ok(());
+            }
+            Err(ShapeError::OtherVendor { wanted, .. }) => {
+                prop_assert_ne!(pool[0].vendor(), Ok(wanted));
+                return Ok(());
+            }
+            Err(other) => return Err(TestCaseError::fail(other.to_string())),
         };
         for name in fixed.features() {
             prop_assert!(has(&shaped.processor, name), "{}: {name}", fixed.name());

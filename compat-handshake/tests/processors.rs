@@ -3,11 +3,10 @@
 
 mod common;
 
-use common::fixtures::{Known, all, guest, host, judged, of_vendor, processor, refusals};
+use common::fixtures::{Known, all, judged, of_vendor, processor, refusals};
 use limosa_compat::{
-    Baseline, CpuidEntry, CpuidTable, HostCpu, MismatchKind, Mode, MsrTable, PoolError, Processor,
-    Register, ShapeError, TscScaling, Vendor, baseline, baselines, feature_names, has, judge,
-    shape,
+    Baseline, CpuidTable, MismatchKind, Mode, PoolError, Processor, Register, ShapeError, Vendor,
+    baseline, baselines, feature_names, has, shape,
 };
 
 /// For each processor the newest generation whose baseline it gives, and the first that it can't.
@@ -206,28 +205,6 @@ fn large_and_small_cores_of_one_year_are_refused_both_ways() {
 }
 
 #[test]
-fn one_generation_has_addresses_of_46_and_of_52_bits() {
-    let (narrow, wide) = (
-        processor("ice-lake-linux-6.1"),
-        processor("ice-lake-52-bits"),
-    );
-    let bits = |of: &Processor| of.cpuid.register(0x8000_0008, 0, Register::Eax) & 0xff;
-    assert_eq!((bits(&narrow), bits(&wide)), (46, 52));
-    let is_width = |name: &&str| *name == "phys-bits";
-    let found = |one, other| -> Vec<String> { refusals(one, other) };
-    assert!(found(&wide, &narrow).iter().any(|name| name == "phys-bits"));
-    assert!(
-        !found(&narrow, &wide)
-            .iter()
-            .any(|name| is_width(&name.as_str()))
-    );
-    let common = baseline(Mode::Common, &[wide.clone(), narrow.clone()]).unwrap();
-    assert_eq!(bits(&common.processor), 46);
-    let named = shape(Mode::Named(fixed("ice-lake-server")), &wide, &[]).unwrap();
-    assert_eq!(bits(&named.processor), 46);
-}
-
-#[test]
 fn state_that_moved_is_refused_and_is_in_no_common_processor() {
     let (zen2, zen3) = (processor("zen2"), processor("zen3"));
     let component = |of: &Processor| of.cpuid.find(0xd, 9).map(|entry| (entry.eax, entry.ebx));
@@ -268,126 +245,6 @@ fn intel_and_amd_put_the_same_state_elsewhere() {
     let given = shape(Mode::Off, &bulldozer, &[]).unwrap().processor;
     assert_eq!(given.cpuid.register(0xd, 0, Register::Edx), 0);
     assert_eq!(given.cpuid.register(0xd, 0, Register::Ecx), 0x340);
-}
-
-/// The processor with some bits of a register set and others cleared.
-fn with(of: &Processor, (leaf, register): (u32, Register), set: u32, clear: u32) -> Processor {
-    let mut entries = of.cpuid.entries().to_vec();
-    if !entries
-        .iter()
-        .any(|entry| (entry.leaf, entry.subleaf) == (leaf, 0))
-    {
-        entries.push(CpuidEntry {
-            leaf,
-            ..CpuidEntry::default()
-        });
-    }
-    for entry in &mut entries {
-        if (entry.leaf, entry.subleaf) == (leaf, 0) {
-            *entry.register_mut(register) |= set;
-            *entry.register_mut(register) &= !clear;
-        }
-    }
-    Processor {
-        cpuid: CpuidTable::new(entries).unwrap(),
-        msrs: of.msrs.clone(),
-    }
-}
-
-fn with_capabilities(of: &Processor, value: u64) -> Processor {
-    Processor {
-        cpuid: of.cpuid.clone(),
-        msrs: MsrTable::new(vec![(0x10a, value)]).unwrap(),
-    }
-}
-
-/// Bits of IA32_ARCH_CAPABILITIES.
-const RSBA: u64 = 1 << 2;
-const MDS_NO: u64 = 1 << 5;
-const TAA_NO: u64 = 1 << 8;
-const RRSBA: u64 = 1 << 19;
-const RFDS_NO: u64 = 1 << 27;
-const RFDS_CLEAR: u64 = 1 << 28;
-
-#[test]
-fn lacks_that_a_guest_was_not_told_of_are_refused_by_name() {
-    let intel = processor("ice-lake-linux-6.1");
-    let capabilities = intel.msrs.get(0x10a).unwrap();
-    for (lack, name) in [(RSBA, "rsba"), (RRSBA, "rrsba")] {
-        let worse = with_capabilities(&intel, capabilities | lack);
-        assert_eq!(refusals(&intel, &worse), [name]);
-        // Whoever is prepared for it may also live without it.
-        assert_eq!(refusals(&worse, &intel), [""; 0]);
-    }
-    for (bit, name) in [(6, "fdp-excptn-only"), (13, "zero-fcs-fds")] {
-        let older = with(&intel, (7, Register::Ebx), 0, 1 << bit);
-        assert_eq!(refusals(&older, &intel), [name]);
-        assert_eq!(refusals(&intel, &older), [""; 0]);
-    }
-    // The same between real generations: both came with some of them.
-    let found = refusals(&processor("ivy-bridge"), &processor("haswell"));
-    assert!(found.iter().any(|name| name == "zero-fcs-fds"), "{found:?}");
-    let found = refusals(&processor("broadwell"), &processor("skylake-server"));
-    assert!(
-        found.iter().any(|name| name == "fdp-excptn-only"),
-        "{found:?}"
-    );
-    let (older, newer) = (processor("milan-linux-6.18"), processor("genoa-linux-6.18"));
-    let found = refusals(&older, &newer);
-    assert!(
-        found.iter().any(|name| name == "fs-gs-base-ns"),
-        "{found:?}"
-    );
-}
-
-#[test]
-fn a_flush_is_missed_only_where_there_is_something_to_flush() {
-    let intel = processor("cascade-lake-linux-6.1");
-    // The guest sees md-clear, and TSX away: what needs a transaction can't happen.
-    let tsx = 1 << 4 | 1 << 11;
-    let guest = with(&intel, (7, Register::Ebx), 0, tsx);
-    assert!(has(&guest, "md-clear"));
-    let host = with(&guest, (7, Register::Edx), 0, 1 << 10);
-    let capabilities = host.msrs.get(0x10a).unwrap();
-    let safe = with_capabilities(&host, capabilities | MDS_NO);
-    let judgement = judged(&guest, &safe);
-    assert_eq!(judgement.mismatches, []);
-    assert_eq!(judgement.warnings.len(), 1);
-    assert_eq!(judgement.warnings[0].mismatch.name, "md-clear");
-    assert!(judgement.warnings[0].forgiven.contains("nothing to flush"));
-    let leaky = with_capabilities(&host, capabilities & !MDS_NO);
-    let found = refusals(&guest, &leaky);
-    assert_eq!(found, ["md-clear", "mds-no"]);
-    // Transactions leak what MDS does not, unless that is fixed too.
-    let transactional = with(&safe, (7, Register::Ebx), tsx, 0);
-    let without_fix = capabilities & !TAA_NO | MDS_NO;
-    let found = refusals(&guest, &with_capabilities(&transactional, without_fix));
-    assert!(found.iter().any(|name| name == "md-clear"), "{found:?}");
-}
-
-#[test]
-fn each_flush_has_its_own_excuse() {
-    let intel = processor("sierra-forest");
-    let capabilities = intel.msrs.get(0x10a).unwrap() & !RFDS_NO;
-    let guest = with_capabilities(&intel, capabilities | RFDS_CLEAR);
-    let affected = with_capabilities(&intel, capabilities);
-    assert_eq!(refusals(&guest, &affected), ["rfds-clear"]);
-    let unaffected = with_capabilities(&intel, capabilities | RFDS_NO);
-    assert_eq!(judged(&guest, &unaffected).warnings.len(), 1);
-    assert_eq!(refusals(&guest, &unaffected), [""; 0]);
-
-    let amd = processor("milan-linux-6.18");
-    let leaf = (0x8000_0021, Register::Eax);
-    let not_affected = (0x8000_0021, Register::Ecx);
-    let guest = with(&with(&amd, leaf, 1 << 5, 0), not_affected, 0, u32::MAX);
-    let affected = with(&guest, leaf, 0, 1 << 5);
-    assert_eq!(refusals(&guest, &affected), ["verw-clear"]);
-    // Both kinds of it must be impossible.
-    let half = with(&affected, not_affected, 1 << 1, 0);
-    assert_eq!(refusals(&guest, &half), ["verw-clear"]);
-    let unaffected = with(&affected, not_affected, 1 << 1 | 1 << 2, 0);
-    assert_eq!(refusals(&guest, &unaffected), [""; 0]);
-    assert_eq!(judged(&guest, &unaffected).warnings.len(), 1);
 }
 
 #[test]
@@ -449,23 +306,50 @@ fn a_baseline_moves_between_all_servers_that_can_give_it() {
 }
 
 #[test]
-fn the_counter_runs_at_one_speed_or_is_scaled() {
-    let here = processor("haswell");
-    let guest = guest(&here);
-    let at = |tsc_khz, tsc_scaling| HostCpu {
-        tsc_khz,
-        tsc_scaling,
-        ..host(&here)
+fn state_in_unlike_places_is_named() {
+    let here = processor("zen4");
+    let mut entries = here.cpuid.entries().to_vec();
+    for entry in &mut entries {
+        if (entry.leaf, entry.subleaf) == (0xd, 9) {
+            entry.ebx = 0xb00;
+        }
+    }
+    let there = Processor::from(CpuidTable::new(entries).unwrap());
+    let pool = [here, there];
+    // Either gives it; no guest of it could move between them.
+    for member in &pool {
+        shape(Mode::Named(fixed("zen4")), member, &[]).unwrap();
+    }
+    let refused = baseline(Mode::Named(fixed("zen4")), &pool);
+    let unlike = ShapeError::Unlike {
+        baseline: "zen4",
+        features: vec!["pku"],
     };
-    let names = |host: &HostCpu| -> Vec<String> {
-        let found = judge(&guest, host).mismatches;
-        found.iter().map(|found| found.name.to_string()).collect()
-    };
-    assert_eq!(names(&at(guest.tsc_khz, TscScaling::No)), [""; 0]);
-    assert_eq!(names(&at(2_400_000, TscScaling::No)), ["tsc-frequency"]);
-    assert_eq!(names(&at(2_400_000, TscScaling::Yes)), [""; 0]);
-    // 250 parts per million are what two boots of one machine may differ by.
-    let (near, far) = (guest.tsc_khz + 500, guest.tsc_khz + 501);
-    assert_eq!(names(&at(near, TscScaling::No)), [""; 0]);
-    assert_eq!(names(&at(far, TscScaling::No)), ["tsc-frequency"]);
+    assert_eq!(refused, Err(unlike));
+    let common = baseline(Mode::Common, &pool).unwrap().processor;
+    assert!(!has(&common, "pku") && has(&common, "avx512f"));
+    assert!(
+        pool.iter()
+            .all(|member| refusals(&common, member).is_empty())
+    );
+}
+
+#[test]
+fn hygon_resembles_amd_and_has_a_floor_of_its_own() {
+    let hygon = processor("hygon");
+    assert_eq!(hygon.vendor(), Ok(Vendor::Hygon));
+    assert!(has(&hygon, "avx2") && has(&hygon, "clzero"));
+    let floor = shape(Mode::Minimum, &hygon, &[]).unwrap();
+    assert_eq!(floor.name, "minimum-hygon-v1");
+    // Its features are those of Zen. The baseline is for another maker all the same.
+    assert!(
+        fixed("zen")
+            .features()
+            .iter()
+            .filter(|name| !has(&hygon, name))
+            .count()
+            < 3
+    );
+    let refused = shape(Mode::Named(fixed("zen")), &hygon, &[]);
+    assert!(matches!(refused, Err(ShapeError::OtherVendor { .. })));
 }

@@ -4,7 +4,10 @@
 use std::fs;
 use std::path::Path;
 
-use limosa_compat::{GuestCpu, HostCpu, Judgement, Processor, TscScaling, Vendor, judge, text};
+use limosa_compat::{
+    CpuidEntry, CpuidTable, GuestCpu, HostCpu, Judgement, MsrTable, Processor, Register,
+    TscScaling, Vendor, judge, text,
+};
 
 /// The frequency of every guest and host here, where a test says no other.
 const TSC_KHZ: u32 = 2_000_000;
@@ -80,4 +83,41 @@ pub(crate) fn refusals(one: &Processor, other: &Processor) -> Vec<String> {
         .into_iter()
         .map(|found| found.name.into_owned())
         .collect()
+}
+
+/// The processor with some bits of a register set and others cleared.
+pub(crate) fn with(
+    of: &Processor,
+    (leaf, register): (u32, Register),
+    set: u32,
+    clear: u32,
+) -> Processor {
+    let mut entries = of.cpuid.entries().to_vec();
+    if !entries
+        .iter()
+        .any(|entry| (entry.leaf, entry.subleaf) == (leaf, 0))
+    {
+        entries.push(CpuidEntry {
+            leaf,
+            ..CpuidEntry::default()
+        });
+    }
+    for entry in &mut entries {
+        if (entry.leaf, entry.subleaf) == (leaf, 0) {
+            *entry.register_mut(register) |= set;
+            *entry.register_mut(register) &= !clear;
+        }
+    }
+    Processor {
+        cpuid: CpuidTable::new(entries).unwrap(),
+        msrs: of.msrs.clone(),
+    }
+}
+
+/// The processor with this value of IA32_ARCH_CAPABILITIES.
+pub(crate) fn with_capabilities(of: &Processor, value: u64) -> Processor {
+    Processor {
+        cpuid: of.cpuid.clone(),
+        msrs: MsrTable::new(vec![(0x10a, value)]).unwrap(),
+    }
 }
