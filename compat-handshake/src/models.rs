@@ -4,8 +4,7 @@
 //! allow-list: what it does not name is hidden. Named here are instructions and system features
 //! that software asks for. Left to other rules (`controls.rs`) are the speculation controls, what
 //! KVM emulates on every host, and what vanishes or does not travel; left out are hints about
-//! speed,
-//! `xsaves` (no state of these models needs it) and `la57` (for guests beyond 64 TiB).
+//! speed, `xsaves` (no state of these models needs it) and `la57` (for guests beyond 64 TiB).
 //!
 //! Sources: psABI for x86-64, "Low Level System Information"; QEMU's and libvirt's processor
 //! models; Intel SDM; AMD APM; compared with CPUID answers of processors of each generation.
@@ -75,12 +74,14 @@ pub(crate) const MODELS: &[Model] = &[
         adds: &[
             "abm", "avx", "avx2", "bmi1", "bmi2", "f16c", "fma", "movbe", "xsave",
         ],
+        phys_bits: 39,
         max_basic_leaf: 0xd,
         source: PSABI,
         ..model("x86-64-v3", None, "x86-64-v2")
     },
     Model {
         adds: &["avx512bw", "avx512cd", "avx512dq", "avx512f", "avx512vl"],
+        phys_bits: 39,
         max_basic_leaf: 0xd,
         source: PSABI,
         ..model("x86-64-v4", None, "x86-64-v3")
@@ -220,7 +221,7 @@ pub(crate) const MODELS: &[Model] = &[
     },
     Model {
         adds: &["abm", "misalignsse", "popcnt", "sse4a"],
-        phys_bits: 40,
+        phys_bits: 48,
         ..model("opteron-g3", Some(Amd), "minimum-amd-v1")
     },
     Model {
@@ -237,13 +238,13 @@ pub(crate) const MODELS: &[Model] = &[
             "xop",
             "xsave",
         ],
-        phys_bits: 40,
+        phys_bits: 48,
         max_basic_leaf: 0xd,
         ..model("opteron-g4", Some(Amd), "opteron-g3")
     },
     Model {
         adds: &["f16c", "fma", "tbm"],
-        phys_bits: 40,
+        phys_bits: 48,
         max_basic_leaf: 0xd,
         ..model("opteron-g5", Some(Amd), "opteron-g4")
     },
@@ -269,14 +270,14 @@ pub(crate) const MODELS: &[Model] = &[
             "xsaveopt",
         ],
         drops: &["fma4", "tbm", "xop"],
-        phys_bits: 40,
+        phys_bits: 48,
         max_basic_leaf: 0xd,
         max_extended_leaf: 0x8000_001e,
         ..model("zen", Some(Amd), "opteron-g5")
     },
     Model {
         adds: &["clwb", "clzero", "rdpid", "wbnoinvd", "xsaveerptr"],
-        phys_bits: 40,
+        phys_bits: 48,
         max_basic_leaf: 0xd,
         max_extended_leaf: 0x8000_001e,
         ..model("zen2", Some(Amd), "zen")
