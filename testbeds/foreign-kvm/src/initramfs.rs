@@ -1,5 +1,5 @@
 //! The file system of an emulated host: a shell, kernel modules, the program under test with its
-//! libraries, files for it, and a script that runs when the host has booted.
+//! libraries, and a first process that takes steps from the console.
 
 use std::fs;
 use std::io;
@@ -9,7 +9,14 @@ use std::process::Command;
 
 use crate::tools::Tools;
 
-/// What every host does first: mount, load modules, take its address, run the script, power off.
+/// What a host prints when it takes steps.
+pub(crate) const BOOTED: &str = "LIMOSA: booted";
+
+/// What a host prints after a step, followed by its exit status.
+pub(crate) const STEP_ENDED: &str = "LIMOSA: step ended with ";
+
+/// What every host does first: mount, load modules, take its address, serve its files to the other
+/// host. Then it does what the console says, a line at a time.
 const INIT: &str = r#"#!/bin/busybox sh
 /bin/busybox mkdir -p /sbin /usr/bin
 /bin/busybox --install -s /bin
@@ -28,9 +35,14 @@ if [ -n "$address" ]; then
     ip addr add "$address/24" dev eth0
 fi
 cd /tmp
+httpd -h /tmp -p 80
+dmesg -n 1
+stty -echo < /dev/console
 echo "LIMOSA: booted"
-sh /script 2>&1
-echo "LIMOSA: script ended with $?"
+while read -r step; do
+    sh -c "$step" < /dev/null 2>&1
+    echo "LIMOSA: step ended with $?"
+done
 poweroff -f
 "#;
 
@@ -85,6 +97,7 @@ impl Initramfs {
         }
         this.write("modules/order", &order)?;
         this.write("init", INIT)?;
+        this.allow_to_run("init")?;
         let name = program.file_name().unwrap_or_default();
         this.copy(program, &Path::new("bin").join(name))?;
         for library in libraries(program)? {
@@ -94,15 +107,15 @@ impl Initramfs {
         Ok(this)
     }
 
-    /// Adds a file.
-    ///
-    /// # Errors
-    /// [`InitramfsError::File`].
-    pub fn write(&self, name: &str, text: &str) -> Result<(), InitramfsError> {
+    fn write(&self, name: &str, text: &str) -> Result<(), InitramfsError> {
         let path = self.folder.path().join(name);
-        let written = fs::write(&path, text)
-            .and_then(|()| fs::set_permissions(&path, fs::Permissions::from_mode(0o755)));
-        written.map_err(|source| InitramfsError::File { path, source })
+        fs::write(&path, text).map_err(|source| InitramfsError::File { path, source })
+    }
+
+    fn allow_to_run(&self, name: &str) -> Result<(), InitramfsError> {
+        let path = self.folder.path().join(name);
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755))
+            .map_err(|source| InitramfsError::File { path, source })
     }
 
     fn copy(&self, from: &Path, inside: &Path) -> Result<(), InitramfsError> {
@@ -115,12 +128,11 @@ impl Initramfs {
         })
     }
 
-    /// Packs everything, with `script` to be run, into the archive that a kernel takes.
+    /// Packs everything into the archive that a kernel takes.
     ///
     /// # Errors
     /// [`InitramfsError`].
-    pub fn pack(&self, script: &str, archive: &Path) -> Result<(), InitramfsError> {
-        self.write("script", script)?;
+    pub fn pack(&self, archive: &Path) -> Result<(), InitramfsError> {
         let pack = "find . | cpio -o -H newc --quiet | gzip -1 > \"$ARCHIVE\"";
         let done = Command::new("sh")
             .args(["-c", pack])

@@ -12,18 +12,31 @@
 //! $ cargo test -p limosa-foreign-kvm -- --nocapture
 //! ```
 //!
-//! Where something is missing, tests say `SKIPPED:` with what and how to get it; with
-//! `LIMOSA_FOREIGN_KVM=require` in the environment they fail instead.
+//! The tests build `migrate-bench` themselves (`cargo build --release`). Where something is missing,
+//! they say `SKIPPED:` with what and how to get it; with `LIMOSA_FOREIGN_KVM=require` in the
+//! environment they fail instead. Two real processors and 4 GiB of memory are enough.
 //!
-//! What the models show under QEMU 7.2: `EPYC` (Zen) has AVX2, XSAVE, BMI and SMAP, 33 fields
-//! that `Opteron_G3` (K10) lacks; K10 has no XSAVE at all and ends its CPUID at leaf 5.
+//! A host is a [`Machine`]: a kernel ([`Tools`]), a file system in memory ([`Initramfs`]) and a shell
+//! on its serial console that takes steps. What each host has under QEMU 7.2:
 //!
-//! Times inside mean nothing. Emulation has no VMX: Intel's side is tested on tables.
+//! | model | is | judged features that tell it apart |
+//! | --- | --- | --- |
+//! | `Opteron_G1` | K8 | no CMPXCHG16B, LAHF or RDTSCP: below the floor `minimum-amd-v1` |
+//! | `Opteron_G3` | K10 | no XSAVE, CPUID ends at leaf 5, `amd-no-ssb` |
+//! | `phenom` | K10 | the same with `3dnow`, `3dnowext`, `mmxext`, `pdpe1gb` |
+//! | `EPYC` | Zen | XSAVE, AVX2, BMI, ADX, SMAP, `virt-ssbd`, promises of ARCH_CAPABILITIES |
+//! | `EPYC-Rome` | Zen 2 | the same with `clwb`, `umip` |
+//! | `EPYC-Milan` | Zen 3 | the same with `pku` and its XSAVE component, `erms`; no `virt-ssbd` |
+//!
+//! `Opteron_G5` does not boot: its instructions are not emulated.
+//!
+//! What can't be shown: times inside mean nothing, and processors take turns rather than run at once.
+//! Emulation has no VMX: Intel's side is tested on tables.
 
 mod initramfs;
 mod machine;
 mod tools;
 
 pub use initramfs::{Initramfs, InitramfsError};
-pub use machine::{Cable, ConsoleError, Machine, Model};
+pub use machine::{Machine, MachineError, Model, Outcome};
 pub use tools::{Missing, Tools, target_folder};

@@ -50,7 +50,7 @@ impl Tools {
             there.map_err(|_| missing(tool))?;
         }
         let busybox = ["/bin/busybox", "/usr/bin/busybox"].map(PathBuf::from);
-        let busybox = busybox.into_iter().find(|path| path.exists());
+        let busybox = busybox.into_iter().find(|path| is_complete(path));
         let folder = target_folder().join("foreign-kvm");
         let kernel = newest(&folder.join("boot"), "vmlinuz-");
         let kernel = kernel.ok_or_else(|| missing("a kernel for the emulated hosts"))?;
@@ -58,7 +58,7 @@ impl Tools {
         Ok(Self {
             kernel,
             modules: modules.collect(),
-            busybox: busybox.ok_or_else(|| missing("busybox"))?,
+            busybox: busybox.ok_or_else(|| missing("busybox-static"))?,
         })
     }
 
@@ -79,6 +79,16 @@ impl Tools {
             }
         }
     }
+}
+
+/// Whether this busybox has what hosts use beyond a shell.
+fn is_complete(busybox: &Path) -> bool {
+    let listed = Command::new(busybox).arg("--list").output();
+    listed.is_ok_and(|listed| {
+        let names = String::from_utf8_lossy(&listed.stdout).into_owned();
+        let mut wanted = ["httpd", "wget", "insmod", "ip", "stty", "awk"].into_iter();
+        wanted.all(|wanted| names.lines().any(|name| name == wanted))
+    })
 }
 
 fn missing(what: &str) -> Missing {
