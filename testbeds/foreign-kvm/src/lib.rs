@@ -12,12 +12,12 @@
 //! $ cargo test -p limosa-foreign-kvm -- --nocapture
 //! ```
 //!
-//! The tests build `migrate-bench` themselves (`cargo build --release`). Where something is missing,
-//! they say `SKIPPED:` with what and how to get it; with `LIMOSA_FOREIGN_KVM=require` in the
-//! environment they fail instead. Two real processors and 4 GiB of memory are enough.
+//! The tests build `migrate-bench` themselves (`cargo build --release`). Where something is
+//! missing, they say `SKIPPED:` with what and how to get it; with `LIMOSA_FOREIGN_KVM=require` in
+//! the environment they fail instead. Two real processors and 4 GiB of memory are enough.
 //!
-//! A host is a [`Machine`]: a kernel ([`Tools`]), a file system in memory ([`Initramfs`]) and a shell
-//! on its serial console that takes steps. What each host has under QEMU 7.2:
+//! A host is a [`Machine`]: a kernel ([`Tools`]), a file system in memory ([`Initramfs`]) and a
+//! shell on its serial console that takes steps. What each host has under QEMU 7.2:
 //!
 //! | model | is | judged features that tell it apart |
 //! | --- | --- | --- |
@@ -28,10 +28,10 @@
 //! | `EPYC-Rome` | Zen 2 | the same with `clwb`, `umip` |
 //! | `EPYC-Milan` | Zen 3 | the same with `pku` and its XSAVE component, `erms`; no `virt-ssbd` |
 //!
-//! `Opteron_G5` does not boot: its instructions are not emulated.
+//! `Opteron_G5` does not boot there.
 //!
-//! What can't be shown: times inside mean nothing, and processors take turns rather than run at once.
-//! Emulation has no VMX: Intel's side is tested on tables.
+//! What can't be shown: times inside mean nothing, and processors take turns rather than run at
+//! once. Emulation has no VMX: Intel's side is tested on tables.
 
 mod initramfs;
 mod machine;

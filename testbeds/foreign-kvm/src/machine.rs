@@ -1,5 +1,5 @@
-//! An emulated host while it runs: its processor, its network, its console, and the steps that it is
-//! told to do there.
+//! An emulated host while it runs: its processor, its network, its console, and the steps that it
+//! is told to do there.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};

@@ -45,6 +45,9 @@ impl Tools {
     /// # Errors
     /// [`Missing`]: the first thing that is not there.
     pub fn find() -> Result<Self, Missing> {
+        if !cfg!(all(target_os = "linux", target_arch = "x86_64")) {
+            return Err(missing("Linux on x86-64"));
+        }
         for tool in ["qemu-system-x86_64", "cpio", "gzip", "ldd"] {
             let there = Command::new(tool).arg("--version").output();
             there.map_err(|_| missing(tool))?;

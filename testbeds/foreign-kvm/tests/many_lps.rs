@@ -9,7 +9,8 @@ use limosa_foreign_kvm::Machine;
 /// A guest with some chunks for each of 64 streams, moved between two processes of the host. Beside
 /// it, the names of threads that were on a processor.
 const MOVE_HERE: &str = "migrate-bench run --memory 160MiB --working-set 4MiB --dirty-rate 2MiB/s \
-     --downtime 5s --streams 64 --repeat 1 --no-reference --verify --quiet --json run.json & run=$!; \
+     --downtime 5s --streams 64 --repeat 1 --no-reference --verify --quiet --json run.json & \
+     run=$!; \
      while [ -d /proc/$run ]; do \
        grep -s '' /proc/[0-9]*/task/[0-9]*/comm /proc/[0-9]*/task/[0-9]*/schedstat | \
          awk -F '[:/ ]' '$6 == \"comm\" {name[$5] = $7} $6 == \"schedstat\" && $7 > 0 {ran[$5]} \

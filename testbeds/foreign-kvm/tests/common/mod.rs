@@ -1,5 +1,5 @@
-//! What the tests on emulated hosts share: the program under test, pairs of hosts, and moves between
-//! them.
+//! What the tests on emulated hosts share: the program under test, pairs of hosts, and moves
+//! between them.
 #![allow(dead_code, reason = "each test file uses its own part")]
 
 use std::path::PathBuf;
@@ -37,8 +37,8 @@ pub(crate) const ZEN2_64: Model = Model {
 const GUEST: &str = "--memory 48MiB --working-set 4MiB --dirty-rate 2MiB/s --downtime 5s --quiet \
                      --verify";
 
-/// What a guest may lose: a hint about speed works all the same, and the promises of a register that
-/// the other host has without showing it are covered by `arch-capabilities`, the bit that shows it.
+/// What a guest may lose: a hint about speed works all the same, and the promises of a register
+/// that the other host has without showing it are covered by `arch-capabilities`, which shows it.
 const NOT_NAMED: [&str; 8] = [
     "erms",
     "gds-no",
