@@ -4,7 +4,8 @@
 mod support;
 
 use std::io::Write as _;
-use std::sync::mpsc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -306,6 +307,8 @@ fn frames_dropped_on_their_way_are_cut_off_and_let_go(world: &World) {
     let (sending, receiving) = world.stream();
     let (dropped, drops) = mpsc::channel();
     let stop = sending.stop_handle();
+    let count = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&count);
     let sent = thread::spawn(move || {
         let mut from = sending.into_sender::<Inline>().unwrap();
         let mut sent = 0;
@@ -315,11 +318,17 @@ fn frames_dropped_on_their_way_are_cut_off_and_let_go(world: &World) {
                 _dropped: dropped.clone(),
             };
             sent += 1;
+            counted.store(sent, Ordering::Relaxed);
             if from.send(frame).is_err() {
                 return sent;
             }
         }
     });
+    // Some are on their way, however busy the machine; soon the link is full.
+    let begun = Instant::now();
+    while count.load(Ordering::Relaxed) <= 8 && begun.elapsed() < Duration::from_secs(20) {
+        thread::sleep(Duration::from_millis(1));
+    }
     thread::sleep(Duration::from_millis(100));
     stop.stop();
     let sent: usize = sent.join().unwrap();
