@@ -117,10 +117,15 @@ fn judge_msrs(guest: &Processor, accepted: &Processor, found: &mut Judgement) {
         if !guest.shows_msr(index) {
             continue;
         }
+        // What the host states and does not show, no guest of it can read.
+        let shown = accepted
+            .msrs
+            .get(index)
+            .filter(|_| accepted.shows_msr(index));
         let pair = Pair {
             place: Place::msr(index),
             guest: value,
-            host: accepted.msrs.get(index).unwrap_or(0),
+            host: shown.unwrap_or(0),
             accepted,
         };
         if pair.guest != pair.host {

@@ -37,18 +37,8 @@ pub(crate) const ZEN2_64: Model = Model {
 const GUEST: &str = "--memory 48MiB --working-set 4MiB --dirty-rate 2MiB/s --downtime 5s --quiet \
                      --verify";
 
-/// What a guest may lose: a hint about speed works all the same, and the promises of a register
-/// that the other host has without showing it are covered by `arch-capabilities`, which shows it.
-const NOT_NAMED: [&str; 8] = [
-    "erms",
-    "gds-no",
-    "its-no",
-    "mds-no",
-    "pschange-mc-no",
-    "rdctl-no",
-    "rfds-no",
-    "skip-l1dfl-vmentry",
-];
+/// What a guest may lose: a hint about speed works all the same.
+const NOT_NAMED: [&str; 1] = ["erms"];
 
 /// Two hosts that describe themselves to each other, or `None` where they can't be had.
 pub(crate) fn pair(models: [Model; 2]) -> Option<[Machine; 2]> {
