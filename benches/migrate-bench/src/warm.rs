@@ -17,7 +17,10 @@ use crate::reference::{fresh_memory, touch};
 /// Memory is held and freed in pieces of this size.
 const PIECE_BYTES: u64 = 32 << 20;
 /// How far ahead of the other process's growth memory is freed.
-const AHEAD_BYTES: u64 = 192 << 20;
+///
+/// Pages that one processor freed may wait in a list of its own while another one takes cold pages:
+/// 192 MiB ahead made 2 GiB move in 0.88 s where 2 GiB ahead made it 0.61 s (medians of 7).
+const AHEAD_BYTES: u64 = 2 << 30;
 
 /// Warm memory that is still held, or is being freed. Dropping it frees the rest.
 pub(crate) struct WarmMemory {
