@@ -4,6 +4,7 @@
 
 use limosa_pages::{ChunkIndex, ChunkPages, PAGE_BYTES, PageCount, PageIndex, PageRange, PageSet};
 
+use crate::presence::private_anonymous_memory;
 use crate::shared_set::SharedPageSet;
 use crate::sys::pagemap::{Pagemap, Query, Region};
 use crate::sys::uffd::AsyncWriteProtection;
@@ -44,6 +45,12 @@ impl Mapping {
         }
         (self.address_of(part.start()), self.address_of(part.end()))
     }
+
+    /// Whether all of it lies in one of `ranges` of addresses.
+    pub(crate) fn lies_in(&self, ranges: &[(u64, u64)]) -> bool {
+        let (start, end) = self.addresses(self.pages);
+        ranges.iter().any(|&(from, to)| from <= start && end <= to)
+    }
 }
 
 /// Regions that one call of the kernel reports: 96 KiB of buffer, four to ten calls per GiB in
@@ -62,9 +69,14 @@ const REARM_REGIONS: usize = 256;
 ///
 /// Starting costs under 0.1 ms: what was never protected counts as written, and a page is protected
 /// when it is rearmed for the first time. A rearm protects every written page of the chunk and
-/// reports those it was not asked for. Huge pages of anonymous memory are reported whole until the
-/// first write after a rearm splits them; those of hugetlbfs are always reported whole, and a chunk
-/// must not end within one. Stopping takes all protection away again, at 55-120 ms/GiB.
+/// reports those it was not asked for. In private anonymous memory it passes over pages that hold
+/// nothing: the first write to one makes it a written page, and neither harvest nor rearm costs
+/// anything for memory that nobody touches; a page that is read for the first time counts as
+/// written once. Of other memory the page tables don't know everything that it holds, so there each
+/// page is protected, with page tables made for it. Huge pages of anonymous memory are reported
+/// whole until the first write after a rearm splits them; those of hugetlbfs are always reported
+/// whole, and a chunk must not end within one. Stopping takes all protection away again, at 55-120
+/// ms/GiB.
 pub struct PagemapScan {
     mappings: Vec<Mapping>,
     /// Reported by no write, but because recording began; until it is rearmed.
@@ -73,8 +85,30 @@ pub struct PagemapScan {
     recording: Option<Recording>,
 }
 
+/// How the pages of a mapping are asked for.
+#[derive(Clone, Copy)]
+struct Queries {
+    written: Query,
+    protect: Query,
+}
+
+impl Queries {
+    /// Where every page that holds anything has a page table entry.
+    const OF_CONTENT: Self = Self {
+        written: Query::WrittenContent,
+        protect: Query::WrittenContentProtect,
+    };
+
+    const OF_ALL: Self = Self {
+        written: Query::Written,
+        protect: Query::WrittenProtect,
+    };
+}
+
 struct Recording {
     pagemap: Pagemap,
+    /// One for each mapping.
+    queries: Vec<Queries>,
     /// Protection lasts as long as this lives.
     _protection: AsyncWriteProtection,
 }
@@ -132,8 +166,18 @@ impl DirtySource for PagemapScan {
         for mapping in &self.mappings {
             self.unseen.insert_range(mapping.pages);
         }
+        // What cannot be found out counts as memory that page tables don't tell of.
+        let private = private_anonymous_memory().unwrap_or_default();
+        let queries = self.mappings.iter().map(|mapping| {
+            if mapping.lies_in(&private) {
+                Queries::OF_CONTENT
+            } else {
+                Queries::OF_ALL
+            }
+        });
         self.recording = Some(Recording {
             pagemap,
+            queries: queries.collect(),
             _protection: protection,
         });
         Ok(())
@@ -143,12 +187,12 @@ impl DirtySource for PagemapScan {
         let recording = self.recording.as_ref().ok_or(HarvestError::NotRecording)?;
         let before = dirty.count();
         self.unseen.add_to(dirty);
-        for mapping in &self.mappings {
+        for (mapping, queries) in self.mappings.iter().zip(&recording.queries) {
             let add = &mut |pages| dirty.insert_range(pages);
             let all = mapping.pages;
             scan(
                 &recording.pagemap,
-                Query::Written,
+                queries.written,
                 mapping,
                 all,
                 &mut self.regions,
@@ -161,7 +205,7 @@ impl DirtySource for PagemapScan {
     fn rearm(&self, chunk: ChunkIndex, pages: &mut ChunkPages) -> Result<(), HarvestError> {
         let recording = self.recording.as_ref().ok_or(HarvestError::NotRecording)?;
         let mut buffer = [Region::default(); REARM_REGIONS];
-        for mapping in &self.mappings {
+        for (mapping, queries) in self.mappings.iter().zip(&recording.queries) {
             let part = mapping.pages.intersect(chunk.pages());
             if part.is_empty() {
                 continue;
@@ -169,7 +213,7 @@ impl DirtySource for PagemapScan {
             let add = &mut |written| pages.union_with(&ChunkPages::of_range(chunk, written));
             scan(
                 &recording.pagemap,
-                Query::WrittenProtect,
+                queries.protect,
                 mapping,
                 part,
                 &mut buffer,

@@ -13,7 +13,7 @@ use limosa_dirty::{
     Choice, DirtySource, GuestKind, HarvestError, KernelReport, LogMode, Mapping, PagemapScan,
     Presence, SourceKind, Unavailable, huge_use, present_pages, probe,
 };
-use limosa_pages::{CHUNK_PAGES, ChunkPages, PageCount, PageIndex, PageRange};
+use limosa_pages::{CHUNK_PAGES, ChunkPages, PageCount, PageIndex, PageRange, PageSet};
 
 fn scans() -> bool {
     let pagemap_scan = probe().pagemap_scan;
@@ -169,6 +169,49 @@ fn only_pages_that_were_written_are_present() {
         .map(|(chunk, _)| presence.chunk(chunk).count())
         .collect();
     assert_eq!(chunk_counts, [1, 0, 0, 1, 0, 0, 0, 0]);
+}
+
+/// Rearmed pages are protected where they hold something, and only there: what was never touched
+/// stays so, and the first write to it is seen all the same.
+#[test]
+fn watching_makes_nothing_present() {
+    if !scans() {
+        return;
+    }
+    let memory = HostMemory::new(3 * CHUNK_PAGES);
+    let pages = all(3 * CHUNK_PAGES);
+    let used = use_some(&memory);
+    let mut source = PagemapScan::new(vec![memory.mapping(pages)]).unwrap();
+    let presence = Presence::new(vec![memory.mapping(pages)]);
+    let present = || {
+        let mut present = Vec::new();
+        presence.each_run(pages, &mut |run| {
+            present.extend(run.iter().map(PageIndex::get));
+        });
+        present
+    };
+    let mut dirty = PageSet::new(pages.end());
+    let mut drain = |source: &mut PagemapScan| {
+        dirty.clear();
+        source.harvest(&mut dirty).unwrap();
+        for (chunk, mut pages) in dirty.chunks() {
+            source.rearm(chunk, &mut pages).unwrap();
+        }
+        let pages: Vec<_> = dirty.runs().flat_map(PageRange::iter).collect();
+        pages.into_iter().map(PageIndex::get).collect::<Vec<_>>()
+    };
+    source.start().unwrap();
+    assert_eq!(drain(&mut source).len() as u64, pages.count().get());
+    assert_eq!(present(), used);
+    assert_eq!(drain(&mut source), []);
+    // A page among used ones, one in a chunk without any, and one that only was read before.
+    for page in [5, 9, 1100] {
+        memory
+            .counter(PageIndex::new(page))
+            .store(2, Ordering::Relaxed);
+    }
+    assert_eq!(drain(&mut source), [5, 9, 1100]);
+    assert_eq!(present(), [3, 5, 9, 700, 1100]);
 }
 
 #[test]

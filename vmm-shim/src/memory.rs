@@ -57,6 +57,8 @@ pub enum RamError {
 pub(crate) struct RamRegion {
     pages: PageRange,
     view: MmapRegion,
+    /// What the view is of, and where it begins there; none of anonymous memory.
+    file: Option<(File, u64)>,
     /// Owns the addresses of `view`, and unmaps them.
     _reservation: MmapRegion,
 }
@@ -69,6 +71,11 @@ impl RamRegion {
     /// Address in this process of the region's first byte.
     pub(crate) fn host_address(&self) -> u64 {
         self.view.as_ptr().addr() as u64
+    }
+
+    /// The memory file behind the region, and the offset of its first byte there.
+    pub(crate) const fn file(&self) -> Option<&(File, u64)> {
+        self.file.as_ref()
     }
 }
 
@@ -210,6 +217,7 @@ fn region(
     Ok(RamRegion {
         pages,
         view,
+        file: file.map(|file| (file, offset_in_chunk as u64)),
         _reservation: reservation,
     })
 }

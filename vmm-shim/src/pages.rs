@@ -9,7 +9,7 @@ use limosa_pipeline::{GuestMemory, MemoryError};
 use rayon::iter::{IntoParallelIterator, ParallelIterator};
 use vm_memory::VolatileSlice;
 
-use crate::memory::GuestRam;
+use crate::memory::{GuestRam, RamRegion};
 
 /// The memory of one guest, with what the page tables say about it.
 pub struct GuestPages {
@@ -20,7 +20,7 @@ pub struct GuestPages {
 impl GuestPages {
     pub(crate) fn new(ram: Arc<GuestRam>) -> Self {
         Self {
-            presence: Presence::new(mappings(&ram)),
+            presence: presence(&ram),
             ram,
         }
     }
@@ -78,12 +78,32 @@ impl GuestPages {
 
 /// Where each region lies in this process.
 pub(crate) fn mappings(ram: &GuestRam) -> Vec<Mapping> {
-    let regions = ram.regions().iter();
-    let mapping = regions.map(|region| Mapping {
+    ram.regions().iter().map(mapping).collect()
+}
+
+fn mapping(region: &RamRegion) -> Mapping {
+    Mapping {
         host_address: region.host_address(),
         pages: region.pages(),
+    }
+}
+
+/// Of a region whose file can't be named twice every page counts as present.
+fn presence(ram: &GuestRam) -> Presence {
+    let files = ram.regions().iter().filter_map(|region| {
+        let (file, offset) = region.file()?;
+        Some((mapping(region), file.try_clone().ok()?, *offset))
     });
-    mapping.collect()
+    let files: Vec<_> = files.collect();
+    let of_file = |mapping: &Mapping| files.iter().any(|(other, ..)| other == mapping);
+    let mut others = mappings(ram);
+    others.retain(|mapping| !of_file(mapping));
+    let presence = Presence::new(others);
+    files
+        .into_iter()
+        .fold(presence, |presence, (mapping, file, offset)| {
+            presence.with_file(mapping, file, offset)
+        })
 }
 
 impl GuestMemory for GuestPages {
@@ -174,7 +194,12 @@ mod tests {
 
     #[test]
     fn pages_never_written_are_not_present() {
-        let pages = pages(Backing::Anonymous);
+        for backing in [Backing::Anonymous, Backing::Memfd] {
+            never_written_is_not_present(&pages(backing));
+        }
+    }
+
+    fn never_written_is_not_present(pages: &GuestPages) {
         let present = pages.present(ChunkIndex::new(0)).expect("present");
         if present == ChunkPages::FULL {
             println!("SKIPPED: this kernel doesn't tell which pages are populated");

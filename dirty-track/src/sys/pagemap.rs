@@ -57,10 +57,16 @@ struct ScanArgument {
 /// Which pages are asked for, and what is done to them.
 #[derive(Clone, Copy)]
 pub(crate) enum Query {
-    /// Pages written since they were protected. Memory that is not registered is an error.
+    /// Pages written since they were protected, and all of which no page table entry tells. Memory
+    /// that is not registered is an error.
     Written,
     /// The same, and each of them is protected in the same instant.
     WrittenProtect,
+    /// Pages in memory or swapped out that were written since they were protected. Memory that is
+    /// not registered is an error.
+    WrittenContent,
+    /// The same, and each of them is protected in the same instant.
+    WrittenContentProtect,
     /// Pages with content of their own: in memory or swapped out, but not the page of zeros.
     Populated,
     /// Pages in memory under huge page table entries.
@@ -77,6 +83,16 @@ impl Query {
                 argument.return_mask = PAGE_IS_WRITTEN;
                 argument.flags = PM_SCAN_CHECK_WPASYNC;
                 if matches!(self, Self::WrittenProtect) {
+                    argument.flags |= PM_SCAN_WP_MATCHING;
+                }
+            }
+            Self::WrittenContent | Self::WrittenContentProtect => {
+                // The page of zeros too: the kernel may have put it in the place of a page that was
+                // written with zeros.
+                argument.category_mask = PAGE_IS_WRITTEN;
+                argument.category_anyof_mask = PAGE_IS_PRESENT | PAGE_IS_SWAPPED;
+                argument.flags = PM_SCAN_CHECK_WPASYNC;
+                if matches!(self, Self::WrittenContentProtect) {
                     argument.flags |= PM_SCAN_WP_MATCHING;
                 }
             }

@@ -12,8 +12,8 @@ use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 
 use guest::{Guest, Task};
-use limosa_dirty::DirtySource;
-use limosa_pages::{MemoryMap, PageIndex, PageRange, PageSet};
+use limosa_dirty::{DirtySource, Presence};
+use limosa_pages::{ChunkIndex, ChunkPages, MemoryMap, PageIndex, PageRange, PageSet};
 use memory::HostMemory;
 use writer::{Control, DATA, DATA_MASK, Seed, write_until_told};
 
@@ -30,6 +30,8 @@ const HOLE: PageIndex = PageIndex::new(0x3f0);
 pub(crate) struct World {
     pub(crate) memory: Arc<HostMemory>,
     pub(crate) source: Box<dyn DirtySource>,
+    /// Pages that hold nothing are not read: that would make a source report them.
+    presence: Presence,
     writers: Vec<JoinHandle<()>>,
     pause_count: u64,
     /// The counters as they were read when their pages were rearmed: the copy at the target.
@@ -40,7 +42,10 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) fn new(memory: Arc<HostMemory>, source: Box<dyn DirtySource>) -> Self {
+        let map = map();
+        let mappings = map.regions().iter().map(|&pages| memory.mapping(pages));
         Self {
+            presence: Presence::new(mappings.collect()),
             memory,
             source,
             writers: Vec::new(),
@@ -117,18 +122,13 @@ impl World {
 
     /// Rearms and then copies `dirty`, on `thread_count` threads.
     pub(crate) fn copy(&mut self, dirty: &PageSet, thread_count: usize) {
-        let (source, memory) = (&*self.source, &*self.memory);
+        let (source, world) = (&*self.source, &*self);
         let chunks: Vec<_> = dirty.chunks().collect();
         let copy_share = |share: usize| {
             let mut copied = Vec::new();
             for &(chunk, mut pages) in chunks.iter().skip(share).step_by(thread_count) {
                 source.rearm(chunk, &mut pages).unwrap();
-                for (first, count) in pages.runs() {
-                    let run = (first..first + count).map(|offset| chunk.page(offset));
-                    copied.extend(
-                        run.map(|page| (page, memory.counter(page).load(Ordering::Relaxed))),
-                    );
-                }
+                copied.extend(world.counters(chunk, &pages));
             }
             copied
         };
@@ -165,13 +165,31 @@ impl World {
 
     /// The pages whose copy is not what the memory holds now.
     pub(crate) fn stale(&self) -> Vec<PageIndex> {
-        let is_stale = |(page, copy): &(PageIndex, &u64)| {
-            self.memory.counter(*page).load(Ordering::Relaxed) != **copy
-        };
-        DATA.iter()
+        let chunks = DATA.chunks();
+        let counters = chunks.flat_map(|(chunk, part)| {
+            let pages = ChunkPages::of_range(chunk, part);
+            self.counters(chunk, &pages)
+        });
+        counters
             .zip(&self.copy)
-            .filter(is_stale)
-            .map(|(page, _)| page)
+            .filter(|((_, counter), copy)| counter != *copy)
+            .map(|((page, _), _)| page)
+            .collect()
+    }
+
+    /// What some pages of a chunk hold, in order.
+    fn counters(&self, chunk: ChunkIndex, pages: &ChunkPages) -> Vec<(PageIndex, u64)> {
+        let present = self.presence.chunk(chunk);
+        let offsets = pages.runs().flat_map(|(first, count)| first..first + count);
+        let counter = |offset| match present.contains(offset) {
+            true => self
+                .memory
+                .counter(chunk.page(offset))
+                .load(Ordering::Relaxed),
+            false => 0,
+        };
+        offsets
+            .map(|offset| (chunk.page(offset), counter(offset)))
             .collect()
     }
 }
