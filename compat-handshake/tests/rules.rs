@@ -547,7 +547,10 @@ proptest! {
         prop_assert_eq!(of_the_bit.len(), usize::from(relied_on), "{:?}", others);
         // The host that lost the bit which shows a register has lost the register's promises too.
         let shows_register = place == ARCH_CAPABILITIES;
-        let in_register = |found: &&Mismatch| matches!(found.place, Place::Msr { index: 0x10a, .. });
-        prop_assert!(others.iter().all(|found| shows_register && in_register(found)), "{:?}", others);
+        let in_register = |found: &&Mismatch| {
+            matches!(found.place, Place::Msr { index: 0x10a, .. })
+        };
+        let are_its_promises = others.iter().all(|found| shows_register && in_register(found));
+        prop_assert!(are_its_promises, "{:?}", others);
     }
 }
