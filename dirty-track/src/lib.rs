@@ -13,8 +13,9 @@
 //! ```
 //!
 //! * [`start`](DirtySource::start) begins recording. The first harvest after it reports every page
-//!   that the source watches, so that round 0 needs no special case. It does so after every start:
-//!   a retry, and a second and third migration of one guest, begin from nothing.
+//!   that the source watches and that may hold anything, so that round 0 needs no special case. It
+//!   does so after every start: a retry, and a second and third migration of one guest, begin from
+//!   nothing. What it leaves out reads as zeros, and is watched all the same.
 //! * [`harvest`](DirtySource::harvest) *adds* the recorded pages to a set. It forgets nothing: a
 //!   page is reported by every harvest until it is rearmed. A migration that fails between two
 //!   calls has therefore lost nothing.
@@ -77,6 +78,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod asleep;
 mod error;
 mod log;
 mod pagemap;
@@ -102,7 +104,8 @@ use limosa_pages::{ChunkIndex, ChunkPages, PageCount, PageIndex, PageRange, Page
 
 /// A record of which pages were written; the crate's page says how it is driven.
 pub trait DirtySource: Send + Sync {
-    /// Begins recording, and makes the next harvest report every watched page.
+    /// Begins recording, and makes the next harvest report every watched page; but for pages that
+    /// hold nothing, which it may leave out until they are written.
     ///
     /// A source that records already begins anew.
     ///
@@ -142,6 +145,11 @@ pub trait DirtySource: Send + Sync {
 
     /// The source's name for reports, for instance `kvm-log`.
     fn describe(&self) -> &'static str;
+
+    /// How many bytes of memory the source takes now, in this process.
+    fn overhead_bytes(&self) -> usize {
+        0
+    }
 }
 
 /// Whether no range is empty and no two share a page; they are in the order of their starts.

@@ -163,17 +163,15 @@ impl DirtySource for PagemapScan {
                 .register(mapping.host_address, mapping.pages.count().bytes())
                 .map_err(|error| HarvestError::kernel("UFFDIO_REGISTER", mapping.pages, error))?;
         }
-        for mapping in &self.mappings {
-            self.unseen.insert_range(mapping.pages);
-        }
         // What cannot be found out counts as memory that page tables don't tell of.
         let private = private_anonymous_memory().unwrap_or_default();
         let queries = self.mappings.iter().map(|mapping| {
             if mapping.lies_in(&private) {
-                Queries::OF_CONTENT
-            } else {
-                Queries::OF_ALL
+                // Whatever is there was never protected, and counts as written by that.
+                return Queries::OF_CONTENT;
             }
+            self.unseen.insert_range(mapping.pages);
+            Queries::OF_ALL
         });
         self.recording = Some(Recording {
             pagemap,
@@ -232,5 +230,9 @@ impl DirtySource for PagemapScan {
 
     fn describe(&self) -> &'static str {
         "pagemap-scan"
+    }
+
+    fn overhead_bytes(&self) -> usize {
+        self.unseen.overhead_bytes() + size_of_val(self.regions.as_slice())
     }
 }

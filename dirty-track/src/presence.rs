@@ -120,9 +120,14 @@ impl Presence {
 
     /// How many pages there is an answer for; of the others every one counts as populated.
     pub fn told_count(&self) -> PageCount {
+        self.told().map(|pages| pages.count()).sum()
+    }
+
+    /// The pages that there is an answer for, mapping by mapping.
+    pub(crate) fn told(&self) -> impl Iterator<Item = PageRange> {
         let told = self.mappings.iter();
         let told = told.filter(|told| !matches!(told.by, Teller::Nobody));
-        told.map(|told| told.mapping.pages.count()).sum()
+        told.map(|told| told.mapping.pages)
     }
 
     fn ask(&self, told: &Told, part: PageRange, each: &mut dyn FnMut(PageRange)) -> io::Result<()> {

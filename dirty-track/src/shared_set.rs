@@ -1,6 +1,8 @@
 //! A set of pages that many threads change at once, one atomic bit per page. It does not know what
 //! its pages have in common.
 
+use std::array;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use limosa_pages::{
@@ -8,23 +10,53 @@ use limosa_pages::{
 };
 
 const WORD_PAGES: u64 = u64::BITS as u64;
+/// Chunks of a block, which takes a page of memory: 128 MiB of the guest's.
+const BLOCK_CHUNKS: usize = 64;
+const BLOCK_WORDS: usize = BLOCK_CHUNKS * CHUNK_WORDS;
+
+type Block = [AtomicU64; BLOCK_WORDS];
 
 /// Pages below a bound. Every change is one atomic operation per 64 pages; there is no lock.
 ///
-/// Whoever removes a page sees all that was written to memory before the page was inserted.
+/// Whoever removes a page sees all that was written to memory before the page was inserted. Memory
+/// is taken for blocks in which a page was ever inserted.
 pub(crate) struct SharedPageSet {
     bound: PageIndex,
-    /// Whole chunks of words.
-    words: Box<[AtomicU64]>,
+    blocks: Box<[OnceLock<Box<Block>>]>,
 }
 
 impl SharedPageSet {
     pub(crate) fn new(bound: PageIndex) -> Self {
-        let chunks = bound.get().div_ceil(CHUNK_PAGES) as usize;
-        let words = (0..chunks * CHUNK_WORDS)
-            .map(|_| AtomicU64::new(0))
-            .collect();
-        Self { bound, words }
+        let block_pages = CHUNK_PAGES * BLOCK_CHUNKS as u64;
+        let block_count = bound.get().div_ceil(block_pages) as usize;
+        Self {
+            bound,
+            blocks: (0..block_count).map(|_| OnceLock::new()).collect(),
+        }
+    }
+
+    /// How many bytes of memory the set takes now.
+    pub(crate) fn overhead_bytes(&self) -> usize {
+        let blocks = self.blocks.iter().filter_map(OnceLock::get);
+        size_of_val(&*self.blocks) + blocks.count() * size_of::<Block>()
+    }
+
+    /// The word of so many, with memory for it.
+    fn word(&self, at: usize) -> Option<&AtomicU64> {
+        let block = self.blocks.get(at / BLOCK_WORDS)?;
+        let words = block.get_or_init(|| Box::new(array::from_fn(|_| AtomicU64::new(0))));
+        words.get(at % BLOCK_WORDS)
+    }
+
+    fn add(&self, at: usize, bits: u64) {
+        if bits != 0
+            && let Some(word) = self.word(at)
+        {
+            // Always a locked operation, even where a look would find the bits set: on x86 the
+            // look could be done before the caller's own store is visible, and a remove in
+            // between would then lose that store.
+            word.fetch_or(bits, Ordering::AcqRel);
+        }
     }
 
     /// Adds the pages of `range`; those at or beyond the bound are left out.
@@ -35,48 +67,45 @@ impl SharedPageSet {
             let first = page % WORD_PAGES;
             let count = (end - page).min(WORD_PAGES - first);
             let mask = (u64::MAX >> (WORD_PAGES - count)) << first;
-            if let Some(word) = self.words.get((page / WORD_PAGES) as usize) {
-                // Always a locked operation, even where a look would find the bits set: on x86 the
-                // look could be done before the caller's own store is visible, and a remove in
-                // between would then lose that store.
-                word.fetch_or(mask, Ordering::AcqRel);
-            }
+            self.add((page / WORD_PAGES) as usize, mask);
             page += count;
         }
     }
 
-    /// Adds page `first + i` for each bit `i` set in `bits`. Nobody else has the set meanwhile, so
-    /// this costs no locked operation.
-    pub(crate) fn insert_bits(&mut self, first: PageIndex, bits: &[u64]) {
+    /// Adds page `first + i` for each bit `i` set in `bits`.
+    pub(crate) fn insert_bits(&self, first: PageIndex, bits: &[u64]) {
         let start = (first.get() / WORD_PAGES) as usize;
         let shift = (first.get() % WORD_PAGES) as u32;
-        let Some(targets) = self.words.get_mut(start..) else {
-            return;
-        };
-        for (target, bits) in targets.iter_mut().zip(bits) {
-            *target.get_mut() |= bits << shift;
-        }
-        if shift != 0 {
-            for (target, bits) in targets.iter_mut().skip(1).zip(bits) {
-                *target.get_mut() |= bits >> (u64::BITS - shift);
+        for (at, bits) in (start..).zip(bits).filter(|(_, bits)| **bits != 0) {
+            self.add(at, bits << shift);
+            if shift != 0 {
+                self.add(at + 1, bits >> (u64::BITS - shift));
             }
         }
     }
 
     /// Adds this set's pages to `pages`.
     pub(crate) fn add_to(&self, pages: &mut PageSet) {
-        for (word, own) in pages.words_mut().iter_mut().zip(&self.words) {
-            *word |= own.load(Ordering::Acquire);
+        for (at, block) in self.blocks.iter().enumerate() {
+            let Some(block) = block.get() else {
+                continue;
+            };
+            for (nth, own) in block.as_chunks::<CHUNK_WORDS>().0.iter().enumerate() {
+                let words = own.each_ref().map(|word| word.load(Ordering::Acquire));
+                let chunk = ChunkIndex::new((at * BLOCK_CHUNKS + nth) as u64);
+                pages.insert_chunk(chunk, &ChunkPages::from_words(words));
+            }
         }
     }
 
     /// Takes pages of `chunk` out.
     pub(crate) fn remove_chunk(&self, chunk: ChunkIndex, pages: &ChunkPages) {
-        let Some(words) = self
-            .words
-            .as_chunks::<CHUNK_WORDS>()
-            .0
-            .get(chunk.get() as usize)
+        let (at, nth) = (
+            chunk.get() as usize / BLOCK_CHUNKS,
+            chunk.get() as usize % BLOCK_CHUNKS,
+        );
+        let block = self.blocks.get(at).and_then(OnceLock::get);
+        let Some(words) = block.and_then(|block| block.as_chunks::<CHUNK_WORDS>().0.get(nth))
         else {
             return;
         };
@@ -89,8 +118,8 @@ impl SharedPageSet {
 
     /// Takes every page out. Nobody else has the set meanwhile.
     pub(crate) fn clear(&mut self) {
-        for word in &mut self.words {
-            *word.get_mut() = 0;
+        for block in &mut self.blocks {
+            block.take();
         }
     }
 }
@@ -130,7 +159,7 @@ mod tests {
             assert_eq!(pages_of(&set), (start..end.min(bound)).collect::<Vec<_>>());
         }
         for first in [0, 1, 63, 64, 100, 1250] {
-            let mut set = SharedPageSet::new(PageIndex::new(bound));
+            let set = SharedPageSet::new(PageIndex::new(bound));
             set.insert_bits(PageIndex::new(first), &[1 << 63 | 1, 0b10]);
             let expected: Vec<_> = [first, first + 63, first + 65]
                 .into_iter()

@@ -44,6 +44,10 @@ impl DirtySource for Union {
             .fold(Ok(()), Result::and)
     }
 
+    fn overhead_bytes(&self) -> usize {
+        self.0.iter().map(|source| source.overhead_bytes()).sum()
+    }
+
     fn describe(&self) -> &'static str {
         match self.0.as_slice() {
             [only] => only.describe(),

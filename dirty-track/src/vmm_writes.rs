@@ -10,8 +10,9 @@ use crate::{DirtySource, HarvestError};
 
 /// The end at which a VMM's threads record what they wrote to guest memory.
 ///
-/// Clones share one record, so every emulated device has its own. The record costs an eighth of a
-/// byte per page below the memory map's end, for as long as a clone lives.
+/// Clones share one record, so every emulated device has its own. The record costs at most an
+/// eighth of a byte per page below the memory map's end, for as long as a clone lives: 4 KiB for
+/// each 128 MiB in which something was recorded.
 #[derive(Clone)]
 pub struct WriteRecorder(Arc<Recorded>);
 
@@ -48,7 +49,15 @@ impl WriteRecorder {
 /// be made anew for each migration; writes recorded before its start do no harm.
 pub struct VmmWrites {
     recorder: WriteRecorder,
+    first: FirstHarvest,
     recording: bool,
+}
+
+/// What the first harvest reports of pages that nobody recorded.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum FirstHarvest {
+    All,
+    None,
 }
 
 impl VmmWrites {
@@ -56,7 +65,17 @@ impl VmmWrites {
     pub fn new(recorder: WriteRecorder) -> Self {
         Self {
             recorder,
+            first: FirstHarvest::All,
             recording: false,
+        }
+    }
+
+    /// The same beside another source of a [`Union`](crate::Union), which watches the same memory:
+    /// that every page is reported after a start is then left to the other.
+    pub fn beside(recorder: WriteRecorder) -> Self {
+        Self {
+            first: FirstHarvest::None,
+            ..Self::new(recorder)
         }
     }
 
@@ -80,8 +99,10 @@ impl VmmWrites {
 impl DirtySource for VmmWrites {
     fn start(&mut self) -> Result<(), HarvestError> {
         self.recording = true;
-        for &region in self.map().regions() {
-            self.recorder.record(region);
+        if self.first == FirstHarvest::All {
+            for &region in self.map().regions() {
+                self.recorder.record(region);
+            }
         }
         Ok(())
     }
@@ -104,5 +125,9 @@ impl DirtySource for VmmWrites {
 
     fn describe(&self) -> &'static str {
         "vmm-writes"
+    }
+
+    fn overhead_bytes(&self) -> usize {
+        self.recorder.0.pages.overhead_bytes()
     }
 }

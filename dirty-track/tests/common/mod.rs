@@ -109,6 +109,25 @@ impl World {
         self.controls().for_each(|control| control.write(page));
     }
 
+    /// Starts the source, and takes what holds nothing as copied: it need not be reported.
+    pub(crate) fn start(&mut self) {
+        self.source.start().unwrap();
+        let populated = self.populated();
+        for page in DATA.iter().filter(|page| !populated.contains(*page)) {
+            self.keep(page, 0);
+        }
+    }
+
+    /// The pages of the map that hold anything.
+    pub(crate) fn populated(&self) -> PageSet {
+        let mut pages = PageSet::new(map().end());
+        for region in map().regions() {
+            self.presence
+                .each_run(*region, &mut |run| pages.insert_range(run));
+        }
+        pages
+    }
+
     /// The written pages among those that the writers may write.
     pub(crate) fn harvest(&mut self) -> PageSet {
         let mut dirty = PageSet::new(map().end());

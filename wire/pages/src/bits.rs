@@ -46,6 +46,10 @@ pub(crate) fn count(words: &[u64]) -> u64 {
 #[derive(Clone, Debug)]
 pub(crate) struct Runs<'a> {
     words: &'a [u64],
+    /// A bit for each `block_words` words, clear where they are all zero; none are known to be
+    /// where there are no bits.
+    summary: &'a [u64],
+    block_words: usize,
     /// Which word `rest` was taken from.
     at: usize,
     /// The bits of that word that no run has used up.
@@ -56,9 +60,48 @@ impl<'a> Runs<'a> {
     pub(crate) fn new(words: &'a [u64]) -> Self {
         Self {
             words,
+            summary: &[],
+            block_words: 1,
             at: 0,
             rest: words.first().copied().unwrap_or(0),
         }
+    }
+
+    /// The runs from the bit `start` on, with the blocks passed over that `summary` says are empty.
+    pub(crate) fn from(
+        start: usize,
+        words: &'a [u64],
+        summary: &'a [u64],
+        block_words: usize,
+    ) -> Self {
+        let at = start / WORD_BITS;
+        let first = words.get(at).copied().unwrap_or(0);
+        Self {
+            words,
+            summary,
+            block_words,
+            at,
+            rest: first & (u64::MAX << (start % WORD_BITS)),
+        }
+    }
+
+    /// The first word from `at` on that may have a bit; a number past the last where none has.
+    fn next_word(&self, at: usize) -> usize {
+        if self.summary.is_empty() || !at.is_multiple_of(self.block_words) {
+            return at;
+        }
+        let block = at / self.block_words;
+        let mut word = block / WORD_BITS;
+        let mut bits = self.summary.get(word).copied().unwrap_or(0);
+        bits &= u64::MAX << (block % WORD_BITS);
+        while bits == 0 {
+            word += 1;
+            match self.summary.get(word) {
+                Some(next) => bits = *next,
+                None => return usize::MAX,
+            }
+        }
+        (word * WORD_BITS + bits.trailing_zeros() as usize) * self.block_words
     }
 }
 
@@ -67,8 +110,9 @@ impl Iterator for Runs<'_> {
 
     fn next(&mut self) -> Option<(usize, usize)> {
         while self.rest == 0 {
-            self.rest = *self.words.get(self.at + 1)?;
-            self.at += 1;
+            let at = self.next_word(self.at.checked_add(1)?);
+            self.rest = *self.words.get(at)?;
+            self.at = at;
         }
         let first = self.rest.trailing_zeros() as usize;
         let ones = (self.rest >> first).trailing_ones() as usize;

@@ -15,13 +15,16 @@ use crate::range::PageRange;
 ///
 /// The bound is the end of the guest's memory map, so a set costs an eighth of a byte per page: 32
 /// MiB for a guest of 1 TiB. A page at or beyond the bound is never in the set; inserting it does
-/// nothing. Every whole-set operation works on 64 pages at a time, and [`runs`](Self::runs) and
-/// [`chunks`](Self::chunks) pass over empty words without looking at their bits.
-#[derive(Clone, PartialEq, Eq)]
+/// nothing. Every whole-set operation works on 64 pages at a time, and only on chunks in which a
+/// page was ever inserted since the set was [cleared](Self::clear): memory that is large and
+/// sparsely used costs what is used, and words that no page needs are not touched.
+#[derive(Clone)]
 pub struct PageSet {
     bound: PageIndex,
     /// Whole chunks of words; bits from `bound` on are clear.
     words: Vec<u64>,
+    /// One bit for each chunk; clear only where all words of the chunk are zero.
+    summary: Vec<u64>,
 }
 
 impl PageSet {
@@ -36,7 +39,13 @@ impl PageSet {
         Self {
             bound,
             words: vec![0; chunks * CHUNK_WORDS],
+            summary: vec![0; chunks.div_ceil(WORD_BITS)],
         }
+    }
+
+    /// How many bytes of memory the set takes.
+    pub fn overhead_bytes(&self) -> usize {
+        (self.words.capacity() + self.summary.capacity()) * size_of::<u64>()
     }
 
     /// The page after the last that the set can hold.
@@ -49,6 +58,7 @@ impl PageSet {
         if page < self.bound {
             let (word, bit) = place(page);
             self.words[word] |= 1 << bit;
+            self.mark(word / CHUNK_WORDS);
         }
     }
 
@@ -69,11 +79,13 @@ impl PageSet {
     /// Adds the pages of `range`.
     pub fn insert_range(&mut self, range: PageRange) {
         let range = range.intersect(self.all());
-        bits::set_run(
-            &mut self.words,
-            range.start().get() as usize,
-            range.end().get() as usize,
-        );
+        let (start, end) = (range.start().get() as usize, range.end().get() as usize);
+        bits::set_run(&mut self.words, start, end);
+        if start < end {
+            let chunk_pages = CHUNK_PAGES as usize;
+            let last = end.div_ceil(chunk_pages);
+            bits::set_run(&mut self.summary, start / chunk_pages, last);
+        }
     }
 
     /// Takes the pages of `range` out.
@@ -93,87 +105,102 @@ impl PageSet {
             return;
         }
         let (at, shift) = place(first);
-        let targets = &mut self.words[at..];
-        for (target, bits) in targets.iter_mut().zip(bits) {
-            *target |= bits << shift;
-        }
-        if shift != 0 {
-            for (target, bits) in targets.iter_mut().skip(1).zip(bits) {
-                *target |= bits >> (WORD_BITS - shift);
+        for (word, bits) in (at..).zip(bits).filter(|(_, bits)| **bits != 0) {
+            self.add_word(word, bits << shift);
+            if shift != 0 {
+                self.add_word(word + 1, bits >> (WORD_BITS - shift));
             }
         }
         self.clear_beyond_bound();
     }
 
+    fn add_word(&mut self, at: usize, bits: u64) {
+        if let Some(word) = self.words.get_mut(at).filter(|_| bits != 0) {
+            *word |= bits;
+            self.mark(at / CHUNK_WORDS);
+        }
+    }
+
     /// How many pages are in the set.
     pub fn count(&self) -> PageCount {
-        PageCount::new(bits::count(&self.words))
+        let marked = self.marked();
+        PageCount::new(marked.map(|chunk| bits::count(self.words_of(chunk))).sum())
     }
 
     /// Whether no page is in the set.
     pub fn is_empty(&self) -> bool {
-        self.words.iter().all(|&word| word == 0)
+        self.marked()
+            .all(|chunk| self.words_of(chunk).iter().all(|&word| word == 0))
     }
 
     /// Takes every page out.
     pub fn clear(&mut self) {
-        self.words.fill(0);
+        for at in 0..self.summary.len() {
+            for chunk in ones(at, core::mem::take(&mut self.summary[at])) {
+                self.words[chunk * CHUNK_WORDS..][..CHUNK_WORDS].fill(0);
+            }
+        }
     }
 
     /// Adds the pages of `other`, but for those beyond this set's bound.
     pub fn union_with(&mut self, other: &Self) {
-        for (word, other) in self.words.iter_mut().zip(&other.words) {
-            *word |= other;
+        for (chunk, pages) in other.chunks() {
+            self.insert_chunk(chunk, &pages);
         }
-        self.clear_beyond_bound();
     }
 
     /// Takes the pages of `other` out.
     pub fn subtract(&mut self, other: &Self) {
-        for (word, other) in self.words.iter_mut().zip(&other.words) {
-            *word &= !other;
+        for (chunk, pages) in other.chunks() {
+            self.remove_chunk(chunk, &pages);
         }
     }
 
     /// Keeps only the pages that `other` has too.
     pub fn intersect(&mut self, other: &Self) {
-        let shared = self.words.len().min(other.words.len());
-        self.words[shared..].fill(0);
-        for (word, other) in self.words.iter_mut().zip(&other.words) {
-            *word &= other;
+        for at in 0..self.summary.len() {
+            for chunk in ones(at, self.summary[at]) {
+                let other = other.chunk(ChunkIndex::new(chunk as u64));
+                let words = &mut self.words[chunk * CHUNK_WORDS..][..CHUNK_WORDS];
+                for (word, other) in words.iter_mut().zip(other.words()) {
+                    *word &= other;
+                }
+            }
         }
     }
 
     /// Whether every page of `other` is in this set.
     pub fn is_superset(&self, other: &Self) -> bool {
-        let own = self.words.iter().copied().chain(core::iter::repeat(0));
-        other
-            .words
-            .iter()
-            .zip(own)
-            .all(|(other, own)| other & !own == 0)
+        other.chunks().all(|(chunk, mut pages)| {
+            pages.subtract(&self.chunk(chunk));
+            pages.is_empty()
+        })
     }
 
     /// The pages of `chunk` that are in the set.
     pub fn chunk(&self, chunk: ChunkIndex) -> ChunkPages {
         let mut pages = ChunkPages::EMPTY;
-        if let Some(words) = self
-            .words
-            .chunks_exact(CHUNK_WORDS)
-            .nth(chunk.get() as usize)
-        {
-            pages.words_mut().copy_from_slice(words);
+        if self.is_marked(chunk) {
+            pages
+                .words_mut()
+                .copy_from_slice(self.words_of(chunk.get() as usize));
         }
         pages
     }
 
     /// Adds pages of `chunk`, but for those beyond the bound.
     pub fn insert_chunk(&mut self, chunk: ChunkIndex, pages: &ChunkPages) {
-        let inside = ChunkPages::of_range(chunk, self.all());
-        if let Some(words) = self.chunk_words(chunk) {
-            for ((word, pages), inside) in words.iter_mut().zip(pages.words()).zip(inside.words()) {
-                *word |= pages & inside;
-            }
+        let mut inside = ChunkPages::of_range(chunk, self.all());
+        inside.intersect(pages);
+        if inside.is_empty() {
+            return;
+        }
+        // Not empty: the chunk begins below the bound.
+        let chunk = chunk.get() as usize;
+        self.mark(chunk);
+        let words = &mut self.words[chunk * CHUNK_WORDS..][..CHUNK_WORDS];
+        for (word, pages) in words.iter_mut().zip(inside.words()) {
+            *word |= pages;
         }
     }
 
@@ -195,31 +222,55 @@ impl PageSet {
         taken
     }
 
+    /// The words of a chunk that may have a page in the set.
     fn chunk_words(&mut self, chunk: ChunkIndex) -> Option<&mut [u64]> {
-        self.words
-            .chunks_exact_mut(CHUNK_WORDS)
-            .nth(chunk.get() as usize)
+        if !self.is_marked(chunk) {
+            return None;
+        }
+        let first = chunk.get() as usize * CHUNK_WORDS;
+        self.words.get_mut(first..first + CHUNK_WORDS)
     }
 
     /// The runs of pages in the set: in order, none empty, no two of them touching.
     pub fn runs(&self) -> impl Iterator<Item = PageRange> + Clone {
-        Runs::new(&self.words).map(|(first, count)| {
+        self.runs_from(PageIndex::ZERO)
+    }
+
+    fn runs_from(&self, start: PageIndex) -> impl Iterator<Item = PageRange> + Clone {
+        let start = start.min(self.bound).get() as usize;
+        Runs::from(start, &self.words, &self.summary, CHUNK_WORDS).map(|(first, count)| {
             let first = PageIndex::new(first as u64);
             PageRange::ordered(first, first.saturating_add(PageCount::new(count as u64)))
         })
     }
 
+    /// The runs of pages of `within` that are not in the set: in order, none empty, no two of them
+    /// touching. Pages at or beyond the bound are not in the set.
+    pub fn gaps(&self, within: PageRange) -> impl Iterator<Item = PageRange> + Clone {
+        let mut runs = self.runs_from(within.start());
+        let mut from = within.start();
+        core::iter::from_fn(move || {
+            while from < within.end() {
+                let end = PageRange::ordered(within.end(), within.end());
+                let run = runs.next().unwrap_or(end);
+                let until = run.start().min(within.end());
+                let gap = PageRange::ordered(from, until);
+                from = run.end().max(until);
+                if !gap.is_empty() {
+                    return Some(gap);
+                }
+            }
+            None
+        })
+    }
+
     /// The chunks with a page in the set, each with those pages; in order.
     pub fn chunks(&self) -> impl Iterator<Item = (ChunkIndex, ChunkPages)> + Clone {
-        self.words
-            .as_chunks::<CHUNK_WORDS>()
-            .0
-            .iter()
-            .enumerate()
-            .filter_map(|(chunk, words)| {
-                let pages = ChunkPages::from_words(*words);
-                (!pages.is_empty()).then_some((ChunkIndex::new(chunk as u64), pages))
-            })
+        self.marked().filter_map(|chunk| {
+            let chunk = ChunkIndex::new(chunk as u64);
+            let pages = self.chunk(chunk);
+            (!pages.is_empty()).then_some((chunk, pages))
+        })
     }
 
     /// The words of bits: bit *i* of word *w* for page `64 w + i`. Their number is a multiple of
@@ -231,6 +282,8 @@ impl PageSet {
     /// The words of bits, to be changed. Bits from the bound on are cleared again when the returned
     /// handle is dropped.
     pub fn words_mut(&mut self) -> WordsMut<'_> {
+        let chunk_count = self.words.len() / CHUNK_WORDS;
+        bits::set_run(&mut self.summary, 0, chunk_count);
         WordsMut(self)
     }
 
@@ -238,10 +291,54 @@ impl PageSet {
         PageRange::ordered(PageIndex::ZERO, self.bound)
     }
 
+    fn mark(&mut self, chunk: usize) {
+        self.summary[chunk / WORD_BITS] |= 1 << (chunk % WORD_BITS);
+    }
+
+    fn is_marked(&self, chunk: ChunkIndex) -> bool {
+        let chunk = chunk.get() as usize;
+        let word = self.summary.get(chunk / WORD_BITS);
+        word.is_some_and(|word| word >> (chunk % WORD_BITS) & 1 == 1)
+    }
+
+    /// The chunks that may have a page in the set, in order.
+    fn marked(&self) -> impl Iterator<Item = usize> + Clone {
+        let words = self.summary.iter().copied().enumerate();
+        words.flat_map(|(at, word)| ones(at, word))
+    }
+
+    fn words_of(&self, chunk: usize) -> &[u64] {
+        let first = chunk * CHUNK_WORDS;
+        self.words
+            .get(first..first + CHUNK_WORDS)
+            .unwrap_or_default()
+    }
+
     fn clear_beyond_bound(&mut self) {
         let end = self.words.len() * WORD_BITS;
         bits::clear_run(&mut self.words, self.bound.get() as usize, end);
     }
+}
+
+impl PartialEq for PageSet {
+    /// The same bound and the same pages.
+    fn eq(&self, other: &Self) -> bool {
+        self.bound == other.bound && self.chunks().eq(other.chunks())
+    }
+}
+
+impl Eq for PageSet {}
+
+/// The numbers of the bits that are set in `word`, the one at `at`.
+fn ones(at: usize, mut word: u64) -> impl Iterator<Item = usize> + Clone {
+    core::iter::from_fn(move || {
+        if word == 0 {
+            return None;
+        }
+        let bit = word.trailing_zeros() as usize;
+        word &= word - 1;
+        Some(at * WORD_BITS + bit)
+    })
 }
 
 /// Which word holds the bit of `page`, and which bit of it that is.

@@ -167,6 +167,13 @@ fn check(set: &PageSet, oracle: &BTreeSet<u64>) {
         "two runs touch"
     );
 
+    for (start, end) in [(0, 3000), (1, 700), (511, 513), (640, 1400), (77, 77)] {
+        let gaps: Vec<PageRange> = set.gaps(range(start, end)).collect();
+        let pages = gaps.iter().flat_map(|gap| gap.iter()).map(PageIndex::get);
+        assert!(pages.eq((start..end).filter(|page| !oracle.contains(page))));
+        assert!(gaps.windows(2).all(|pair| pair[0].end() < pair[1].start()));
+    }
+
     let chunks: Vec<(ChunkIndex, ChunkPages)> = set.chunks().collect();
     assert!(chunks.iter().all(|(_, pages)| !pages.is_empty()));
     assert!(chunks.windows(2).all(|pair| pair[0].0 < pair[1].0));
