@@ -6,9 +6,11 @@ use std::thread::JoinHandle;
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use limosa_dirty::{DirtySource, HarvestError};
-use limosa_pages::{ChunkIndex, ChunkPages, PAGE_BYTES};
+use limosa_pages::{
+    CHUNK_PAGES, ChunkIndex, ChunkPages, PAGE_BYTES, PageIndex, PageRange, PageSet,
+};
 use limosa_pipeline::{
-    BufferPool, ChunkWork, Corridor, FrameBuf, GuestMemory, PackConfig, PackError, StreamReport,
+    BufferPool, Corridor, FrameBuf, GuestMemory, PackConfig, PackError, StreamReport, work_of,
 };
 use limosa_transport::{FrameBytes, PageLink, PageSender, StopHandle, TransportError};
 use limosa_wire::{MigrationId, Round, StreamIndex};
@@ -33,9 +35,19 @@ pub(crate) enum StreamNews {
 /// What a stream is to send.
 struct RoundOrder {
     round: Round,
-    work: Vec<ChunkWork>,
+    work: StreamWork,
     /// None while the guest stands still: nothing is written, so nothing needs to be recorded.
     rearm: Option<SharedDirty>,
+}
+
+/// One stream's part of a round.
+pub(crate) struct StreamWork {
+    /// What the round sends, shared by all streams.
+    pub(crate) pages: Arc<PageSet>,
+    /// The stream's own chunks.
+    pub(crate) chunks: Vec<ChunkIndex>,
+    /// Where the stream tells which pages are not among `pages`: the guest never touched them.
+    pub(crate) absent: Vec<PageRange>,
 }
 
 /// How far one stream is; a line of its own, so that streams share no cache line.
@@ -99,6 +111,7 @@ impl Sending {
             sending.overhead_bytes += (pool.overhead_bytes() + corridor.overhead_bytes()) as u64;
             let worker = StreamWorker {
                 stream: link.stream(),
+                memory: Arc::clone(&plan.memory),
                 corridor,
                 pool,
                 todo,
@@ -120,7 +133,7 @@ impl Sending {
     pub(crate) fn start_round(
         &self,
         round: Round,
-        work: Vec<Vec<ChunkWork>>,
+        work: Vec<StreamWork>,
         rearm: Option<&SharedDirty>,
     ) {
         for meter in &*self.meters {
@@ -190,6 +203,7 @@ enum StreamEnd {
 /// One stream's thread.
 struct StreamWorker {
     stream: StreamIndex,
+    memory: Arc<dyn GuestMemory>,
     corridor: Corridor,
     pool: BufferPool,
     todo: Receiver<RoundOrder>,
@@ -207,7 +221,7 @@ impl StreamWorker {
             .map_err(StreamEnd::from)
             .and_then(|mut sender| {
                 while let Ok(order) = self.todo.recv() {
-                    let report = self.round(&order, &mut *sender)?;
+                    let report = self.round(order, &mut *sender)?;
                     // The driver may have gone; then nobody needs the report.
                     let _ = self.news.send(StreamNews::RoundSent {
                         report,
@@ -231,10 +245,11 @@ impl StreamWorker {
 
     fn round(
         &mut self,
-        order: &RoundOrder,
+        order: RoundOrder,
         sender: &mut dyn PageSender<Sealed>,
     ) -> Result<StreamReport, StreamEnd> {
         let Self {
+            memory,
             corridor,
             pool,
             halt,
@@ -276,11 +291,40 @@ impl StreamWorker {
                 }
             }
         };
-        let report = corridor.run_round(order.round, &order.work, &mut rearm, &mut sink)?;
+        let StreamWork {
+            pages,
+            chunks,
+            absent,
+        } = order.work;
+        let untold = Arc::clone(&pages);
+        corridor.tell_absent(blocks(absent).flat_map(move |block| {
+            let gaps: Vec<_> = untold.gaps(block).collect();
+            gaps
+        }));
+        let map = memory.map();
+        let work = chunks
+            .iter()
+            .filter_map(|chunk| work_of(*chunk, &pages, map));
+        let report = corridor.run_round(order.round, work, &mut rearm, &mut sink)?;
         sender.flush()?;
         Ok(report)
     }
 }
+
+/// The pages of `ranges` in blocks so small that the gaps of one take little memory.
+fn blocks(ranges: Vec<PageRange>) -> impl Iterator<Item = PageRange> {
+    ranges.into_iter().flat_map(|range| {
+        let (start, end) = (range.start().get(), range.end().get());
+        let bounds = (start..end).step_by(ABSENT_BLOCK_PAGES as usize);
+        bounds.filter_map(move |first| {
+            let beyond = PageIndex::new(end.min(first + ABSENT_BLOCK_PAGES));
+            PageRange::new(PageIndex::new(first), beyond)
+        })
+    })
+}
+
+/// 128 MiB of the guest's memory, in which there are at most 256 KiB of gaps.
+const ABSENT_BLOCK_PAGES: u64 = 64 * CHUNK_PAGES;
 
 /// Most frames in flight for each of `stream_count` streams, so that the buffers of all of them
 /// stay under 48 MiB where one frame in flight allows it.

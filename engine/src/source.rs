@@ -4,8 +4,8 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
-use limosa_pages::{PAGE_BYTES, PageSet};
-use limosa_pipeline::{GuestMemory, PackConfig, StreamReport, scan};
+use limosa_pages::{CHUNK_PAGES, ChunkIndex, MemoryMap, PAGE_BYTES, PageRange, PageSet};
+use limosa_pipeline::{GuestMemory, PackConfig, StreamReport, chunks_by_stream};
 use limosa_session::{RoundPlan, RoundReport};
 use limosa_transport::{Endpoint, PageLink, Wait, connect_stream};
 use limosa_wire::{
@@ -20,7 +20,9 @@ use crate::error::Cause;
 use crate::guest::SourceGuest;
 use crate::observe::{Moment, Observer, Progress};
 use crate::report::{RoundFigures, SourceReport};
-use crate::sending::{Sending, SendingPlan, SharedDirty, StreamNews, frames_in_flight_max};
+use crate::sending::{
+    Sending, SendingPlan, SharedDirty, StreamNews, StreamWork, frames_in_flight_max,
+};
 use crate::switchover::{Mark, SwitchoverClock};
 
 /// Everything that a migration holds on the source. The driver owns the session; this does its
@@ -38,8 +40,10 @@ pub(crate) struct SourceRooms<'a, G: SourceGuest> {
     pub(crate) report: SourceReport,
     sending: Option<Sending>,
     dirty: Option<SharedDirty>,
-    /// Pages of the next round; taken by it.
-    pages: PageSet,
+    /// Pages of the next round; while it runs, its streams read them here.
+    pages: Arc<PageSet>,
+    /// Whether the target reads absent records.
+    tells_absent: bool,
     round: Option<RunningRound>,
     last_harvest: Option<Instant>,
     last_told: Option<Instant>,
@@ -65,7 +69,7 @@ impl<'a, G: SourceGuest> SourceRooms<'a, G> {
         news: Sender<StreamNews>,
     ) -> Self {
         let memory = guest.memory();
-        let pages = PageSet::new(memory.map().end());
+        let pages = Arc::new(PageSet::new(memory.map().end()));
         Self {
             guest,
             target,
@@ -80,6 +84,7 @@ impl<'a, G: SourceGuest> SourceRooms<'a, G> {
             sending: None,
             dirty: None,
             pages,
+            tells_absent: false,
             round: None,
             last_harvest: None,
             last_told: None,
@@ -120,7 +125,7 @@ impl<'a, G: SourceGuest> SourceRooms<'a, G> {
         };
         let sending = Sending::start(links, &plan, &self.news)?;
         self.report.stream_count = stream_count;
-        self.report.overhead_bytes = sending.overhead_bytes() + 8 * self.pages.words().len() as u64;
+        self.tells_absent = pack.sends_absent();
         self.sending = Some(sending);
         Ok(())
     }
@@ -150,7 +155,7 @@ impl<'a, G: SourceGuest> SourceRooms<'a, G> {
             return Err(Cause::Host("writes are not being followed".into()));
         };
         let mut dirty = dirty.write().unwrap_or_else(PoisonError::into_inner);
-        dirty.harvest(&mut self.pages)?;
+        dirty.harvest(own(&mut self.pages))?;
         let count = self.pages.count().get();
         self.clock.mark_after(Mark::Paused, Mark::Harvested);
         if let Some(last) = self.last_harvest.replace(Instant::now()) {
@@ -186,33 +191,63 @@ impl<'a, G: SourceGuest> SourceRooms<'a, G> {
     /// Sends the harvested pages; the streams report one by one to
     /// [`stream_sent`](Self::stream_sent).
     pub(crate) fn start_round(&mut self, plan: RoundPlan) -> Result<(), Cause> {
+        if plan.kind == RoundKind::Full {
+            self.find_all_pages()?;
+        }
         let Some(sending) = &self.sending else {
             return Err(Cause::Host("no page streams are open".into()));
         };
         let map = self.memory.map();
-        if plan.kind == RoundKind::Full {
-            self.pages.union_with(&map.full_set());
-        }
-        let work = scan(&self.pages, map, self.report.stream_count);
-        let page_count = self.pages.count().get();
-        self.pages.clear();
+        let stream_count = self.report.stream_count;
+        let chunks = chunks_by_stream(&self.pages, map, stream_count);
+        let chunk_bytes: usize = chunks.iter().map(|list| size_of_val(&**list)).sum();
+        let work = chunks
+            .into_iter()
+            .zip(0..)
+            .map(|(chunks, stream)| StreamWork {
+                pages: Arc::clone(&self.pages),
+                chunks,
+                absent: match plan.kind {
+                    RoundKind::Full => share_of(map, stream, stream_count),
+                    RoundKind::Live | RoundKind::Final => Vec::new(),
+                },
+            });
         let rearm = match plan.kind {
             // The guest stands still: nothing is written that would have to be recorded.
             RoundKind::Final => None,
             RoundKind::Full | RoundKind::Live => self.dirty.as_ref(),
         };
-        let work_bytes: usize = work.iter().map(|part| size_of_val(part.as_slice())).sum();
-        self.report.overhead_bytes = self
-            .report
-            .overhead_bytes
-            .max(sending.overhead_bytes() + (8 * self.pages.words().len() + work_bytes) as u64);
+        let tracking = self.dirty.as_ref().map_or(0, |dirty| {
+            let dirty = dirty.read().unwrap_or_else(PoisonError::into_inner);
+            dirty.overhead_bytes()
+        });
+        let held_bytes = self.pages.overhead_bytes() + chunk_bytes + tracking;
+        let overhead_bytes = sending.overhead_bytes() + held_bytes as u64;
+        self.report.overhead_bytes = self.report.overhead_bytes.max(overhead_bytes);
         self.round = Some(RunningRound {
             plan,
             begun: Instant::now(),
-            page_count,
-            reports: vec![None; usize::from(self.report.stream_count)],
+            page_count: self.pages.count().get(),
+            reports: vec![None; usize::from(stream_count)],
         });
-        sending.start_round(plan.round, work, rearm);
+        sending.start_round(plan.round, work.collect(), rearm);
+        Ok(())
+    }
+
+    /// Makes the harvested pages all that may hold anything; the others are told to be absent, as
+    /// long as the target understands that.
+    fn find_all_pages(&mut self) -> Result<(), Cause> {
+        let pages = own(&mut self.pages);
+        if !self.tells_absent {
+            pages.union_with(&self.memory.map().full_set());
+            return Ok(());
+        }
+        // A source of writes may leave out what holds nothing. Whether it does isn't for it alone
+        // to say: what it does not watch may still hold something.
+        for region in self.memory.map().regions() {
+            let add = &mut |run| pages.insert_range(run);
+            self.memory.each_present(*region, add)?;
+        }
         Ok(())
     }
 
@@ -237,6 +272,7 @@ impl<'a, G: SourceGuest> SourceRooms<'a, G> {
             self.clock.mark(Mark::LastRoundSent);
         }
         self.round = None;
+        own(&mut self.pages).clear();
         self.report.rounds.push(figures.clone());
         Some(RoundReport {
             round: figures.round,
@@ -279,4 +315,22 @@ impl<'a, G: SourceGuest> SourceRooms<'a, G> {
         self.sending = None;
         self.control = None;
     }
+}
+
+/// The pages for this side alone: between rounds no stream reads them any more.
+fn own(pages: &mut Arc<PageSet>) -> &mut PageSet {
+    Arc::make_mut(pages)
+}
+
+/// The parts of `map` of whose absent pages one of `stream_count` streams tells: about as much as
+/// each other one.
+fn share_of(map: &MemoryMap, stream: u16, stream_count: u16) -> Vec<PageRange> {
+    let chunk_count = map.end().get().div_ceil(CHUNK_PAGES);
+    let cut = |stream: u16| {
+        let chunk = chunk_count * u64::from(stream) / u64::from(stream_count.max(1));
+        ChunkIndex::new(chunk).pages().start()
+    };
+    let share = PageRange::new(cut(stream), cut(stream + 1)).unwrap_or(PageRange::empty());
+    let parts = map.regions().iter().map(|region| region.intersect(share));
+    parts.filter(|part| !part.is_empty()).collect()
 }

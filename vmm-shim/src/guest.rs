@@ -15,7 +15,7 @@ use crate::devices::Devices;
 use crate::error::{ShimError, Stage};
 use crate::host_view::HostView;
 use crate::memory::GuestRam;
-use crate::pages::GuestPages;
+use crate::pages::{GuestPages, presence};
 use crate::spec::{Backing, GuestSpec, HugePages};
 use crate::state::{MachineState, msrs, section_kinds};
 use crate::threads::{RunState, Threads};
@@ -270,7 +270,8 @@ impl KvmGuest {
     /// When KVM can't record writes.
     pub fn dirty_source(&mut self) -> Result<Box<dyn DirtySource>, ShimError> {
         let log = self.vm.dirty_log()?;
-        let own = VmmWrites::new(self.recorder.clone());
+        let log = log.with_presence(presence(self.pages.ram()));
+        let own = VmmWrites::beside(self.recorder.clone());
         Ok(Box::new(Union::new(vec![Box::new(log), Box::new(own)])))
     }
 

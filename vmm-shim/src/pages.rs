@@ -89,7 +89,7 @@ fn mapping(region: &RamRegion) -> Mapping {
 }
 
 /// Of a region whose file can't be named twice every page counts as present.
-fn presence(ram: &GuestRam) -> Presence {
+pub(crate) fn presence(ram: &GuestRam) -> Presence {
     let files = ram.regions().iter().filter_map(|region| {
         let (file, offset) = region.file()?;
         Some((mapping(region), file.try_clone().ok()?, *offset))
@@ -119,6 +119,15 @@ impl GuestMemory for GuestPages {
 
     fn present(&self, chunk: ChunkIndex) -> Result<ChunkPages, MemoryError> {
         Ok(self.presence.chunk(chunk))
+    }
+
+    fn each_present(
+        &self,
+        pages: PageRange,
+        each: &mut dyn FnMut(PageRange),
+    ) -> Result<(), MemoryError> {
+        self.presence.each_run(pages, each);
+        Ok(())
     }
 
     fn populate(&self, chunk: ChunkIndex) -> Result<(), MemoryError> {

@@ -1,6 +1,7 @@
 //! The source's way of one stream: rearm, lift, pack, seal, and hand over. It knows no socket: full
 //! buffers go to a sink, which the engine connects to the link.
 
+use std::borrow::Borrow;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -10,7 +11,7 @@ use limosa_wire::{EncodingCounts, MigrationId, PageEncoding, PageRecord, Round, 
 
 use crate::config::PackConfig;
 use crate::frame_buf::FrameBuf;
-use crate::memory::{GuestMemory, MemoryError, checked_slice, regions_of};
+use crate::memory::{GuestMemory, MemoryError, checked_slice, regions_of, run_of};
 use crate::pack::{FrameFull, Packer};
 use crate::scan::ChunkWork;
 use crate::seal::Sealer;
@@ -62,7 +63,14 @@ pub enum PackError {
 pub struct Corridor {
     memory: Arc<dyn GuestMemory>,
     lane: Lane,
+    to_tell: Option<AbsentRanges>,
 }
+
+/// Ranges of absent pages, each inside one region.
+type AbsentRanges = Box<dyn Iterator<Item = PageRange> + Send>;
+
+/// Most pages of one absent record.
+const ABSENT_PAGES_MAX: PageCount = PageCount::new(1 << 31);
 
 /// All of a corridor but the memory.
 struct Lane {
@@ -97,7 +105,20 @@ impl Corridor {
             round: Round::FIRST,
             report: StreamReport::default(),
         };
-        Self { memory, lane }
+        Self {
+            memory,
+            lane,
+            to_tell: None,
+        }
+    }
+
+    /// Has the next round say, ahead of its pages, that the guest never touched those of `ranges`:
+    /// each inside one region, in the order of memory. Any stream may say so of any page.
+    ///
+    /// They are asked for when that round runs, not now. Of use in round 0, to a target that reads
+    /// absent records; pages that were said to be absent need no rearming as long as they are.
+    pub fn tell_absent(&mut self, ranges: impl Iterator<Item = PageRange> + Send + 'static) {
+        self.to_tell = Some(Box::new(ranges));
     }
 
     /// How many bytes of memory the corridor takes besides its buffers.
@@ -116,17 +137,24 @@ impl Corridor {
     pub fn run_round<E: From<PackError>>(
         &mut self,
         round: Round,
-        work: &[ChunkWork],
+        work: impl IntoIterator<Item: Borrow<ChunkWork>>,
         rearm: &mut impl FnMut(ChunkIndex, &mut ChunkPages) -> Result<(), E>,
         sink: &mut impl FnMut(FrameBuf) -> Result<FrameBuf, E>,
     ) -> Result<StreamReport, E> {
         self.lane.round = round;
         self.lane.report = StreamReport::default();
-        for ChunkWork { chunk, pages } in work {
-            let mut pages = *pages;
-            self.lane.check_owner(*chunk)?;
-            rearm(*chunk, &mut pages)?;
-            self.lane.pack_chunk(&*self.memory, *chunk, pages, sink)?;
+        if let Some(ranges) = self.to_tell.take() {
+            for range in ranges {
+                self.lane.note_absent(self.memory.map(), range, sink)?;
+            }
+            // What is found absent from here on may lie ahead of it.
+            self.lane.seal_absent(sink)?;
+        }
+        for work in work {
+            let ChunkWork { chunk, mut pages } = *work.borrow();
+            self.lane.check_owner(chunk)?;
+            rearm(chunk, &mut pages)?;
+            self.lane.pack_chunk(&*self.memory, chunk, pages, sink)?;
         }
         self.lane.end_round(sink)?;
         Ok(self.lane.report)
@@ -165,7 +193,7 @@ impl Lane {
             let mut absent = pages;
             absent.subtract(&memory.present(chunk).map_err(PackError::from)?);
             pages.subtract(&absent);
-            self.note_absent(memory.map(), chunk, &absent, sink)?;
+            self.note_absent_of(memory.map(), chunk, &absent, sink)?;
         }
         if pages.is_empty() {
             return Ok(());
@@ -249,8 +277,8 @@ impl Lane {
         Ok(())
     }
 
-    /// Takes down that the guest never touched some pages, to be said in a frame with many others.
-    fn note_absent<E: From<PackError>>(
+    /// Takes down that the guest never touched some pages of a chunk.
+    fn note_absent_of<E: From<PackError>>(
         &mut self,
         map: &MemoryMap,
         chunk: ChunkIndex,
@@ -261,21 +289,37 @@ impl Lane {
             let mut inside = ChunkPages::of_range(chunk, part);
             inside.intersect(absent);
             for (first, count) in inside.runs() {
-                let pages = run_of(chunk, first, count);
-                if extend_last(&mut self.absent, map, pages) {
-                    continue;
-                }
-                if self.absent.len() == usize::from(FRAME_RECORDS_MAX) {
-                    self.seal_absent(sink)?;
-                }
-                self.absent.push(PageRecord {
-                    // A map ends at page 2^32 at the furthest.
-                    first: pages.start().get() as u32,
-                    count: count.into(),
-                    encoding: PageEncoding::Absent,
-                    payload_bytes: 0,
-                });
+                self.note_absent(map, run_of(chunk, first, count), sink)?;
             }
+        }
+        Ok(())
+    }
+
+    /// Takes down that the guest never touched `pages`, to be said in a frame with many others.
+    fn note_absent<E: From<PackError>>(
+        &mut self,
+        map: &MemoryMap,
+        mut pages: PageRange,
+        sink: &mut impl FnMut(FrameBuf) -> Result<FrameBuf, E>,
+    ) -> Result<(), E> {
+        while !pages.is_empty() {
+            let count = pages.count().min(ABSENT_PAGES_MAX);
+            let part = PageRange::from_start_count(pages.start(), count);
+            let part = part.unwrap_or(PageRange::empty());
+            pages = PageRange::new(part.end(), pages.end()).unwrap_or(PageRange::empty());
+            if extend_last(&mut self.absent, map, part) {
+                continue;
+            }
+            if self.absent.len() == usize::from(FRAME_RECORDS_MAX) {
+                self.seal_absent(sink)?;
+            }
+            self.absent.push(PageRecord {
+                // A map ends at page 2^32 at the furthest.
+                first: part.start().get() as u32,
+                count: part.count().get() as u32,
+                encoding: PageEncoding::Absent,
+                payload_bytes: 0,
+            });
         }
         Ok(())
     }
@@ -346,11 +390,6 @@ impl Lane {
         self.buffer = Some(empty);
         Ok(())
     }
-}
-
-fn run_of(chunk: ChunkIndex, first: u16, count: u16) -> PageRange {
-    PageRange::from_start_count(chunk.page(first), PageCount::new(count.into()))
-        .unwrap_or(PageRange::empty())
 }
 
 /// Makes the last record longer by `pages`, where they follow it in one region.

@@ -14,7 +14,7 @@ use vm_memory::VolatileSlice;
 use crate::copy::{place, place_zeros};
 use crate::kernels::{Checksum, Kernels};
 use crate::ledger::Ledger;
-use crate::memory::{GuestMemory, MemoryError, checked_slice};
+use crate::memory::{GuestMemory, MemoryError, checked_slice, run_of};
 use crate::pack::{UnpackFault, Unpacker};
 use crate::seal::{OpenError, Opener};
 
@@ -432,9 +432,4 @@ fn pages_of(header: &FrameHeader, record: &PageRecord) -> PageRange {
 
 fn is_inside(map: &MemoryMap, pages: PageRange) -> bool {
     !pages.is_empty() && map.contains_range(pages)
-}
-
-fn run_of(chunk: ChunkIndex, first: u16, count: u16) -> PageRange {
-    PageRange::from_start_count(chunk.page(first), PageCount::new(count.into()))
-        .unwrap_or(PageRange::empty())
 }

@@ -4,9 +4,11 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use limosa_pages::{
-    CHUNK_WORDS, ChunkIndex, ChunkPages, MemoryMap, PageCount, PageIndex, PageRange,
+    CHUNK_PAGES, ChunkIndex, ChunkPages, MemoryMap, PageCount, PageIndex, PageRange,
 };
 use limosa_wire::{EncodingCounts, Round, StreamIndex};
+
+use crate::chunk_bits::ChunkBits;
 
 const WORD_BITS: u64 = u64::BITS as u64;
 
@@ -94,8 +96,12 @@ pub enum Gap {
 pub struct Ledger {
     map: MemoryMap,
     stream_count: u16,
-    arrived: Box<[AtomicU64]>,
-    holds_data: Box<[AtomicU64]>,
+    /// Pages that arrived, but for those of chunks that are whole.
+    arrived: ChunkBits,
+    /// One bit for each chunk: all its pages have arrived.
+    whole: Box<[AtomicU64]>,
+    holds_data: ChunkBits,
+    /// One bit for each chunk.
     populated: Box<[AtomicU64]>,
     /// The round that is open: how many are complete.
     round: AtomicU32,
@@ -124,15 +130,15 @@ enum Progress {
 impl Ledger {
     /// Nothing has arrived of the guest with this map, which comes on `stream_count` streams.
     pub fn new(map: &MemoryMap, stream_count: u16) -> Self {
-        let chunk_count = map.end().get().div_ceil(limosa_pages::CHUNK_PAGES);
-        let word_count = chunk_count as usize * CHUNK_WORDS;
-        let words = |count: usize| (0..count).map(|_| AtomicU64::new(0)).collect();
+        let word_count = map.end().get().div_ceil(CHUNK_PAGES).div_ceil(WORD_BITS);
+        let words = || (0..word_count).map(|_| AtomicU64::new(0)).collect();
         Self {
             map: map.clone(),
             stream_count,
-            arrived: words(word_count),
-            holds_data: words(word_count),
-            populated: words(chunk_count.div_ceil(WORD_BITS) as usize),
+            arrived: ChunkBits::new(map.end()),
+            whole: words(),
+            holds_data: ChunkBits::new(map.end()),
+            populated: words(),
             round: AtomicU32::new(0),
             rounds: Mutex::new(Rounds {
                 open: vec![Progress::Idle; stream_count.into()],
@@ -149,9 +155,10 @@ impl Ledger {
         self.stream_count
     }
 
-    /// How many bytes of memory the ledger takes.
+    /// How many bytes of memory the ledger takes now: at most two bits per page and two per chunk.
     pub fn overhead_bytes(&self) -> usize {
-        (self.arrived.len() + self.holds_data.len() + self.populated.len()) * size_of::<u64>()
+        let of_chunks = size_of_val(&*self.whole) + size_of_val(&*self.populated);
+        self.arrived.overhead_bytes() + self.holds_data.overhead_bytes() + of_chunks
     }
 
     /// The round whose frames may come now.
@@ -235,18 +242,39 @@ impl Ledger {
     /// The pages of the map that never arrived, as a gap.
     fn missing(&self) -> Option<Gap> {
         let (mut first, mut count) = (None, 0);
-        for (chunk, part) in self.map.chunks() {
-            let mut missing = ChunkPages::of_range(chunk, part);
-            missing.subtract(&chunk_of(&self.arrived, chunk));
-            if let Some((offset, _)) = missing.runs().next() {
-                first = first.or(Some(chunk.page(offset)));
-                count += u64::from(missing.count());
+        for region in self.map.regions() {
+            let mut from = region.start();
+            while from < region.end() {
+                let chunk = from.chunk();
+                from = self.end_of_whole(chunk);
+                if from > chunk.pages().start() {
+                    continue;
+                }
+                from = chunk.pages().end();
+                let mut missing = ChunkPages::of_range(chunk, *region);
+                missing.subtract(&self.arrived.get(chunk));
+                if let Some((offset, _)) = missing.runs().next() {
+                    first = first.or(Some(chunk.page(offset)));
+                    count += u64::from(missing.count());
+                }
             }
         }
         first.map(|first| Gap::PagesMissing {
             first,
             count: PageCount::new(count),
         })
+    }
+
+    /// The end of the run of whole chunks that begins with `chunk`, at least as far as a word goes:
+    /// the start of `chunk` where it is not whole.
+    fn end_of_whole(&self, chunk: ChunkIndex) -> PageIndex {
+        let (word, bit) = place(chunk);
+        let bits = self
+            .whole
+            .get(word)
+            .map_or(0, |word| word.load(Ordering::Relaxed));
+        let count = u64::from((bits >> bit).trailing_ones());
+        ChunkIndex::new(chunk.get() + count).pages().start()
     }
 
     /// Lets no round begin any more, so that nothing is placed once [`complete`](Self::complete)
@@ -296,42 +324,51 @@ impl Ledger {
 
     /// Pages arrived.
     pub(crate) fn mark_arrived(&self, pages: PageRange) {
-        for (chunk, part) in pages.chunks() {
-            change(
-                &self.arrived,
-                chunk,
-                &ChunkPages::of_range(chunk, part),
-                |word, bits| {
+        let mut from = pages.start();
+        while from < pages.end() {
+            let chunk = from.chunk();
+            let part = ChunkPages::of_range(chunk, pages);
+            from = chunk.pages().end();
+            if part == ChunkPages::FULL {
+                let (word, bit) = place(chunk);
+                let beyond = pages.end().chunk().get();
+                let count = (beyond - chunk.get()).min(WORD_BITS - bit);
+                let bits = (u64::MAX >> (WORD_BITS - count)) << bit;
+                if let Some(word) = self.whole.get(word) {
                     word.fetch_or(bits, Ordering::Relaxed);
-                },
-            );
+                }
+                from = ChunkIndex::new(chunk.get() + count).pages().start();
+            } else if self.end_of_whole(chunk) == chunk.pages().start()
+                && self.arrived.set(chunk, &part) == ChunkPages::FULL
+            {
+                let (word, bit) = place(chunk);
+                if let Some(word) = self.whole.get(word) {
+                    word.fetch_or(1 << bit, Ordering::Relaxed);
+                }
+            }
         }
     }
 
     /// Pages of `chunk` are about to hold data.
     pub(crate) fn mark_data(&self, chunk: ChunkIndex, pages: &ChunkPages) {
-        change(&self.holds_data, chunk, pages, |word, bits| {
-            word.fetch_or(bits, Ordering::Relaxed);
-        });
+        self.holds_data.set(chunk, pages);
     }
 
     /// Pages of `chunk` were overwritten with zeros.
     pub(crate) fn mark_zero(&self, chunk: ChunkIndex, pages: &ChunkPages) {
-        change(&self.holds_data, chunk, pages, |word, bits| {
-            word.fetch_and(!bits, Ordering::Relaxed);
-        });
+        self.holds_data.clear(chunk, pages);
     }
 
     /// The pages of `chunk` that may hold data.
     pub(crate) fn data(&self, chunk: ChunkIndex) -> ChunkPages {
-        chunk_of(&self.holds_data, chunk)
+        self.holds_data.get(chunk)
     }
 
     /// Takes down that `chunk` is populated from now on; says whether it was.
     pub(crate) fn set_populated(&self, chunk: ChunkIndex) -> bool {
-        let (word, bit) = (chunk.get() / WORD_BITS, 1 << (chunk.get() % WORD_BITS));
-        let word = self.populated.get(word as usize);
-        word.is_some_and(|word| word.fetch_or(bit, Ordering::Relaxed) & bit != 0)
+        let (word, bit) = place(chunk);
+        let word = self.populated.get(word);
+        word.is_some_and(|word| word.fetch_or(1 << bit, Ordering::Relaxed) & 1 << bit != 0)
     }
 
     fn rounds(&self) -> MutexGuard<'_, Rounds> {
@@ -355,34 +392,8 @@ impl Rounds {
     }
 }
 
-/// Where the words of `chunk` are; none for a chunk beyond the map.
-fn words_of(words: &[AtomicU64], chunk: ChunkIndex) -> &[AtomicU64] {
-    let first = usize::try_from(chunk.get())
-        .unwrap_or(usize::MAX)
-        .saturating_mul(CHUNK_WORDS);
-    words
-        .get(first..)
-        .and_then(|words| words.get(..CHUNK_WORDS))
-        .unwrap_or_default()
-}
-
-fn chunk_of(words: &[AtomicU64], chunk: ChunkIndex) -> ChunkPages {
-    let mut pages = ChunkPages::EMPTY;
-    for (into, word) in pages.words_mut().iter_mut().zip(words_of(words, chunk)) {
-        *into = word.load(Ordering::Relaxed);
-    }
-    pages
-}
-
-fn change(
-    words: &[AtomicU64],
-    chunk: ChunkIndex,
-    pages: &ChunkPages,
-    apply: impl Fn(&AtomicU64, u64),
-) {
-    for (word, bits) in words_of(words, chunk).iter().zip(pages.words()) {
-        if *bits != 0 {
-            apply(word, *bits);
-        }
-    }
+/// Which word holds the bit of `chunk`, and which bit of it that is.
+fn place(chunk: ChunkIndex) -> (usize, u64) {
+    let word = usize::try_from(chunk.get() / WORD_BITS).unwrap_or(usize::MAX);
+    (word, chunk.get() % WORD_BITS)
 }

@@ -23,6 +23,7 @@
 //! `unsafe` lives in `kernels/` only.
 
 mod buffers;
+mod chunk_bits;
 pub mod classify;
 mod config;
 mod copy;
@@ -44,5 +45,5 @@ pub use land::{FrameSource, LandError, Landed, Lander, POPULATE_PAGES_MIN};
 pub use ledger::{Gap, Ledger, RoundTotals};
 pub use memory::{GuestMemory, MemoryError};
 pub use pack::UnpackFault;
-pub use scan::{ChunkWork, scan};
+pub use scan::{ChunkWork, chunks_by_stream, scan, work_of};
 pub use seal::OpenError;

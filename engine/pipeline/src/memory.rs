@@ -1,7 +1,7 @@
 //! What the pipeline asks of a guest's memory. Mapping, backing and protecting it are the
 //! embedder's.
 
-use limosa_pages::{ChunkIndex, ChunkPages, MemoryMap, PageRange};
+use limosa_pages::{ChunkIndex, ChunkPages, MemoryMap, PageCount, PageRange};
 use vm_memory::VolatileSlice;
 
 /// The memory of one guest, on either host.
@@ -28,6 +28,29 @@ pub trait GuestMemory: Send + Sync {
     /// # Errors
     /// [`MemoryError::Host`] where the kernel does not say.
     fn present(&self, chunk: ChunkIndex) -> Result<ChunkPages, MemoryError>;
+
+    /// Hands those of `pages`, which lie inside one region, to `each` that may hold something, in
+    /// runs and in order; as [`present`](Self::present), but for much memory at once.
+    ///
+    /// An implementation that can tell without looking at every chunk should: much of a guest's
+    /// memory may never have been touched.
+    ///
+    /// # Errors
+    /// [`MemoryError::Host`] where the kernel does not say.
+    fn each_present(
+        &self,
+        pages: PageRange,
+        each: &mut dyn FnMut(PageRange),
+    ) -> Result<(), MemoryError> {
+        for (chunk, part) in pages.chunks() {
+            let mut present = ChunkPages::of_range(chunk, part);
+            present.intersect(&self.present(chunk)?);
+            for (first, count) in present.runs() {
+                each(run_of(chunk, first, count));
+            }
+        }
+        Ok(())
+    }
 
     /// Makes the pages of `chunk` ready to be written without a fault each, in huge pages where the
     /// host has them. What they hold stays.
@@ -84,6 +107,12 @@ pub(crate) fn checked_slice(
         pages: pages.count().get(),
         found: slice.len(),
     })
+}
+
+/// The `count` pages of `chunk` from `first` on.
+pub(crate) fn run_of(chunk: ChunkIndex, first: u16, count: u16) -> PageRange {
+    PageRange::from_start_count(chunk.page(first), PageCount::new(count.into()))
+        .unwrap_or(PageRange::empty())
 }
 
 /// The parts of `chunk` that the guest has, each inside one region.

@@ -21,7 +21,23 @@ pub struct ChunkWork {
 /// A chunk goes to the stream that [owns](limosa_wire::StreamIndex::of_chunk) it, in every round.
 /// Chunks without pages are left out, and so are pages that `map` does not have. `stream_count` is
 /// brought into 1 to [`STREAMS_MAX`]; there are as many lists.
+///
+/// The lists take more memory than `pages`; [`chunks_by_stream`] has the same in an eighth of it.
 pub fn scan(pages: &PageSet, map: &MemoryMap, stream_count: u16) -> Vec<Vec<ChunkWork>> {
+    let lists = chunks_by_stream(pages, map, stream_count);
+    let work = |chunk: &ChunkIndex| work_of(*chunk, pages, map);
+    lists
+        .iter()
+        .map(|list| list.iter().filter_map(work).collect())
+        .collect()
+}
+
+/// The chunks of [`scan`]'s lists; [`work_of`] has the pages.
+pub fn chunks_by_stream(
+    pages: &PageSet,
+    map: &MemoryMap,
+    stream_count: u16,
+) -> Vec<Vec<ChunkIndex>> {
     let stream_count = u64::from(stream_count.clamp(1, STREAMS_MAX));
     let chunk_count = pages.bound().min(map.end()).get().div_ceil(CHUNK_PAGES);
     (0..stream_count)
@@ -31,13 +47,8 @@ pub fn scan(pages: &PageSet, map: &MemoryMap, stream_count: u16) -> Vec<Vec<Chun
             (0..owned_count as usize)
                 .into_par_iter()
                 .with_min_len(CHUNKS_PER_TASK_MIN)
-                .filter_map(|turn| {
-                    work_of(
-                        ChunkIndex::new(stream + turn as u64 * stream_count),
-                        pages,
-                        map,
-                    )
-                })
+                .map(|turn| ChunkIndex::new(stream + turn as u64 * stream_count))
+                .filter(|chunk| work_of(*chunk, pages, map).is_some())
                 .collect()
         })
         .collect()
@@ -46,7 +57,8 @@ pub fn scan(pages: &PageSet, map: &MemoryMap, stream_count: u16) -> Vec<Vec<Chun
 /// Fewest chunks that are worth a task of their own: 64 KiB of bits.
 const CHUNKS_PER_TASK_MIN: usize = 1024;
 
-fn work_of(chunk: ChunkIndex, pages: &PageSet, map: &MemoryMap) -> Option<ChunkWork> {
+/// The pages of `chunk` that are in `pages` and that the guest has; `None` where there are none.
+pub fn work_of(chunk: ChunkIndex, pages: &PageSet, map: &MemoryMap) -> Option<ChunkWork> {
     let mut pages = pages.chunk(chunk);
     if pages.is_empty() {
         return None;
