@@ -5,8 +5,8 @@ mod common;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use common::{World, map_of, noise, text};
-use limosa_pages::{PAGE_BYTES, PageSet};
+use common::{World, map_of, noise, range, text};
+use limosa_pages::{PAGE_BYTES, PageCount, PageIndex, PageSet};
 use limosa_pipeline::{Codec, Gap, GuestMemory, PackConfig};
 use limosa_wire::EncodingSet;
 
@@ -100,6 +100,51 @@ fn pages_that_were_never_touched_are_absent_and_cost_nothing() {
     assert_eq!(world.target.populate_count(), 0);
     assert_eq!(world.ledger.complete(), Ok(()));
     assert_eq!(world.source.first_difference(&world.target), None);
+}
+
+/// Absent pages that are told ahead of a round, among more pages that it finds to be absent: 64 GiB
+/// of them cost a frame or two, and the ledger next to nothing.
+#[test]
+fn absent_ranges_are_told_ahead_of_the_round() {
+    let page_count = (64 << 30) / PAGE_BYTES as u64 + 5000;
+    let mut world = World::new(&map_of(&[(0, page_count)]), 1, &PackConfig::default());
+    let before = world.ledger.overhead_bytes();
+    // One chunk is used, but for two single pages; what is behind it is known to be absent, but for
+    // a chunk that turns out to be.
+    let used: Vec<_> = (512..1024)
+        .filter(|page| !matches!(page, 600 | 900))
+        .collect();
+    let mut pages = PageSet::new(world.source.map().end());
+    for page in &used {
+        world.source.write(*page, &noise(*page, PAGE_BYTES));
+        pages.insert(PageIndex::new(*page));
+    }
+    pages.insert_range(range(2048, 512));
+    let gaps: Vec<_> = pages.gaps(range(0, page_count)).collect();
+    assert_eq!(gaps.len(), 5);
+    world.streams[0].corridor.tell_absent(gaps.into_iter());
+    let report = world.run_round(0, &pages)[0];
+    assert_eq!(report.pages.raw, used.len() as u64);
+    assert_eq!(report.pages.absent, page_count - report.pages.raw);
+    assert_eq!(world.ledger.complete(), Ok(()));
+    let grown = world.ledger.overhead_bytes() - before;
+    assert!(grown <= 3 * 4096, "{grown} bytes");
+
+    // What nobody told is missing, wherever it is.
+    let mut world = World::new(&map_of(&[(3, page_count)]), 1, &PackConfig::default());
+    let untold = [3, 700, 512 * 64 * 3, 512 * 1000 + 511, page_count + 2];
+    let mut told = PageSet::new(world.source.map().end());
+    untold
+        .iter()
+        .for_each(|page| told.insert(PageIndex::new(*page)));
+    let gaps: Vec<_> = told.gaps(range(3, page_count)).collect();
+    world.streams[0].corridor.tell_absent(gaps.into_iter());
+    world.run_round(0, &PageSet::new(world.source.map().end()));
+    let (first, count) = (PageIndex::new(3), PageCount::new(untold.len() as u64));
+    assert_eq!(
+        world.ledger.complete(),
+        Err(Gap::PagesMissing { first, count })
+    );
 }
 
 #[test]
