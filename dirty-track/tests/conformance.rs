@@ -381,6 +381,8 @@ fn copy_before_rearm(world: &mut World) {
                 world.keep(page, value);
             }
         }
+        // Time for a write that the rearm then takes away.
+        std::thread::sleep(Duration::from_micros(100));
         world.source.rearm(chunk, &mut pages).unwrap();
     }
 }
