@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use limosa::Endpoint;
 
+use crate::compare::CompareArgs;
 use crate::compat::{CompatCommand, CpuArgs};
 use crate::units;
 
@@ -55,6 +56,9 @@ pub(crate) enum Command {
     /// input), what hosts have in common, baselines.
     #[command(subcommand)]
     Compat(CompatCommand),
+    /// Compare two reports of `run --json`, figure by figure, and say which differences are more
+    /// than chance.
+    Compare(CompareArgs),
     /// Write the guest's program as a PVH ELF: another VMM (`qemu -kernel FILE`) runs it too.
     Payload(Box<PayloadArgs>),
     /// One host of a `run`: takes commands on standard input (used by `run` itself).

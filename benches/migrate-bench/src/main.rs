@@ -3,6 +3,7 @@
 mod args;
 mod child;
 mod command_run;
+mod compare;
 mod compat;
 mod conclude;
 mod facts;
@@ -33,6 +34,7 @@ fn main() -> ExitCode {
             worker::source(&args)
         }
         Some(Command::Target(args)) => worker::target(&args),
+        Some(Command::Compare(args)) => compare::run(&args),
         Some(Command::Compat(command)) => compat::run(&command),
         Some(Command::Payload(args)) => payload::write(&args),
         Some(Command::Worker) => {
