@@ -7,7 +7,6 @@ use std::time::Duration;
 use kvm_ioctls::Kvm;
 use limosa_compat::GuestCpu;
 use limosa_dirty::{DirtySource, Union, VmmWrites, WriteRecorder};
-use limosa_pages::MemoryMap;
 use limosa_payload::{GuestProbe, Image};
 use limosa_wire::{Offer, StateSection};
 
@@ -16,7 +15,7 @@ use crate::error::{ShimError, Stage};
 use crate::host_view::HostView;
 use crate::memory::GuestRam;
 use crate::pages::{GuestPages, presence};
-use crate::spec::{Backing, GuestSpec, HugePages};
+use crate::spec::GuestSpec;
 use crate::state::{MachineState, msrs, section_kinds};
 use crate::threads::{RunState, Threads};
 use crate::vcpu::{Vcpu, VcpuCell};
@@ -51,15 +50,9 @@ struct Blank {
 }
 
 impl Blank {
-    fn new(
-        map: MemoryMap,
-        vcpu_count: u16,
-        backing: Backing,
-        huge_pages: HugePages,
-    ) -> Result<Self, ShimError> {
+    fn new(ram: GuestRam, vcpu_count: u16) -> Result<Self, ShimError> {
         let kvm = vm::open_kvm()?;
-        let ram = Arc::new(GuestRam::new(map, backing, huge_pages)?);
-        let vm = Vm::new(&kvm, ram)?;
+        let vm = Vm::new(&kvm, Arc::new(ram))?;
         let devices = Arc::new(Devices::default());
         let vcpus = (0..).zip(vm.create_vcpus(&kvm, vcpu_count)?);
         let vcpus = vcpus.map(|(index, fd)| {
@@ -107,7 +100,8 @@ impl KvmGuest {
         let map = layout::memory_map(spec.memory_bytes)?;
         let chosen = cpu::choose(&vm::open_kvm()?, &spec.cpu)?;
         cpu::check_memory(&chosen.processor, &map)?;
-        let mut blank = Blank::new(map, spec.vcpu_count, spec.backing, spec.huge_pages)?;
+        let ram = GuestRam::new(map, spec.backing, spec.huge_pages)?;
+        let mut blank = Blank::new(ram, spec.vcpu_count)?;
         let image = Image::embedded()?;
         let cpu = cpu::give(&blank.kvm, &mut blank.vcpus, &chosen, &spec.cpu)?;
         for vcpu in &mut blank.vcpus {
@@ -124,13 +118,8 @@ impl KvmGuest {
     ///
     /// # Errors
     /// [`ShimError`], when the host has no room or refuses.
-    pub(crate) fn arriving(
-        map: MemoryMap,
-        cpu: GuestCpu,
-        backing: Backing,
-        huge_pages: HugePages,
-    ) -> Result<Self, ShimError> {
-        let blank = Blank::new(map, cpu.vcpu_count, backing, huge_pages)?;
+    pub(crate) fn arriving(ram: GuestRam, cpu: GuestCpu) -> Result<Self, ShimError> {
+        let blank = Blank::new(ram, cpu.vcpu_count)?;
         blank.into_guest(cpu, Stage::Arriving)
     }
 

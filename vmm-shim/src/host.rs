@@ -9,8 +9,9 @@ use crate::error::ShimError;
 use crate::guest::{KVM_MACHINE, KvmGuest};
 use crate::offer;
 use crate::process::{self, PROCESS_MACHINE, ProcessGuest};
-use crate::spec::{Backing, GUEST_BYTES_MAX, HugePages, VCPU_COUNT_MAX};
+use crate::spec::{Backing, GUEST_BYTES_MAX, HugePages, Populate, VCPU_COUNT_MAX};
 use crate::state::section_kinds;
+use crate::stock::MemoryStock;
 use crate::vm;
 
 /// What a host gives the guests that it takes in.
@@ -27,6 +28,8 @@ pub struct HostSpec {
     pub backing: Backing,
     /// How the host sizes the pages behind it.
     pub huge_pages: HugePages,
+    /// When guests' memory is populated. Default as pages arrive.
+    pub populate: Populate,
     /// The host that this one pretends to be, and never more than it truly is. Default none.
     pub pretend: Option<HostCpu>,
 }
@@ -39,6 +42,7 @@ impl Default for HostSpec {
             stream_count_max: STREAMS_MAX,
             backing: Backing::default(),
             huge_pages: HugePages::default(),
+            populate: Populate::default(),
             pretend: None,
         }
     }
@@ -48,6 +52,7 @@ impl Default for HostSpec {
 #[derive(Debug)]
 pub struct KvmHost {
     spec: HostSpec,
+    memory: MemoryStock,
     cpu: HostCpu,
     answers: Answers,
     // Open as long as the host takes guests in: so is the module.
@@ -55,15 +60,18 @@ pub struct KvmHost {
 }
 
 impl KvmHost {
-    /// Asks this host's KVM what it can give guests, which takes some milliseconds.
+    /// Asks this host's KVM what it can give guests, which takes some milliseconds, and populates
+    /// memory for them where that is to be done ahead, which takes longer.
     ///
     /// # Errors
-    /// [`ShimError::Vm`] where there is no KVM, with what to do; [`ShimError::Cpu`].
+    /// [`ShimError::Vm`] where there is no KVM, with what to do; [`ShimError::Cpu`];
+    /// [`ShimError::Ram`] where there is no memory.
     pub fn new(spec: HostSpec) -> Result<Self, ShimError> {
         let kvm = vm::open_kvm()?;
         let answers = Answers::ask(&kvm)?;
         Ok(Self {
             cpu: pretend(cpu::host_of(&kvm, &answers)?, &spec)?,
+            memory: MemoryStock::new(&spec)?,
             spec,
             answers,
             kvm,
@@ -95,19 +103,16 @@ impl KvmHost {
         &self.cpu
     }
 
-    /// Makes an empty guest for an offer: machine, vCPUs and unpopulated memory.
+    /// Makes an empty guest for an offer: machine, vCPUs, and memory that is unpopulated unless it
+    /// is to be populated ahead.
     ///
     /// # Errors
     /// [`ShimError::Offer`] for an offer that no guest here can be made of, and what the host
     /// refuses.
     pub fn prepare(&mut self, offer: &Offer) -> Result<KvmGuest, ShimError> {
         let cpu = offer::accept(offer, KVM_MACHINE, &section_kinds())?;
-        let HostSpec {
-            backing,
-            huge_pages,
-            ..
-        } = self.spec;
-        KvmGuest::arriving(offer.map.clone(), cpu, backing, huge_pages)
+        let ram = self.memory.take(&offer.map, &self.spec)?;
+        KvmGuest::arriving(ram, cpu)
     }
 }
 
@@ -122,6 +127,7 @@ fn pretend(truth: HostCpu, spec: &HostSpec) -> Result<HostCpu, CpuError> {
 #[derive(Debug)]
 pub struct ProcessHost {
     spec: HostSpec,
+    memory: MemoryStock,
     cpu: HostCpu,
 }
 
@@ -129,10 +135,14 @@ impl ProcessHost {
     /// Needs nothing of this host but memory.
     ///
     /// # Errors
-    /// None on any host known.
+    /// [`ShimError::Ram`] where memory is to be populated ahead and there is none.
     pub fn new(spec: HostSpec) -> Result<Self, ShimError> {
         let cpu = process::host(spec.pretend.as_ref())?;
-        Ok(Self { spec, cpu })
+        Ok(Self {
+            memory: MemoryStock::new(&spec)?,
+            spec,
+            cpu,
+        })
     }
 
     /// What guests may be asked for.
@@ -155,18 +165,14 @@ impl ProcessHost {
         &self.cpu
     }
 
-    /// Makes an empty guest for an offer: threads without a task, and unpopulated memory.
+    /// Makes an empty guest for an offer: threads without a task, and memory of zeros.
     ///
     /// # Errors
     /// As [`KvmHost::prepare`].
     pub fn prepare(&mut self, offer: &Offer) -> Result<ProcessGuest, ShimError> {
         let kinds = process::process_section_kinds();
         let cpu = offer::accept(offer, PROCESS_MACHINE, &kinds)?;
-        let HostSpec {
-            backing,
-            huge_pages,
-            ..
-        } = self.spec;
-        ProcessGuest::arriving(offer.map.clone(), cpu, backing, huge_pages)
+        let ram = self.memory.take(&offer.map, &self.spec)?;
+        ProcessGuest::arriving(ram, cpu)
     }
 }

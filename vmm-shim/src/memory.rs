@@ -16,6 +16,7 @@ use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use limosa_pages::{CHUNK_BYTES, ChunkIndex, MemoryMap, PAGE_BYTES, PageRange};
+use rayon::iter::{IntoParallelIterator, ParallelIterator};
 use vm_memory::mmap::MmapRegion;
 use vm_memory::{VolatileMemory, VolatileSlice};
 
@@ -46,6 +47,14 @@ pub enum RamError {
     #[error("the host can't map {bytes} bytes of guest memory: {source}")]
     Map {
         /// Size of the region.
+        bytes: u64,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// The kernel has no pages for a mapping.
+    #[error("the host can't populate {bytes} bytes of guest memory: {source}")]
+    Populate {
+        /// Size of all guest memory.
         bytes: u64,
         /// The kernel's answer.
         source: io::Error,
@@ -146,6 +155,21 @@ impl GuestRam {
         )?;
         let whole = self.slice(pages)?;
         whole.subslice((address % page) as usize, bytes).ok()
+    }
+
+    /// Makes all pages ready for writing, on all processors; what they hold stays.
+    ///
+    /// # Errors
+    /// [`RamError::Populate`], where the kernel has no memory for them.
+    pub fn populate_all(&self) -> Result<(), RamError> {
+        let chunks: Vec<_> = self.map.chunks().map(|(chunk, _)| chunk).collect();
+        let done = chunks
+            .into_par_iter()
+            .try_for_each(|chunk| self.populate(chunk));
+        done.map_err(|source| RamError::Populate {
+            bytes: self.map.page_count().bytes(),
+            source,
+        })
     }
 
     /// Makes the pages of `chunk` ready for writing; what they hold stays.

@@ -36,6 +36,20 @@ pub enum HugePages {
     Avoided,
 }
 
+/// When a host populates the memory of guests that it takes in.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Populate {
+    /// As pages arrive; what is never sent takes no memory.
+    #[default]
+    OnArrival,
+    /// All of it (`MADV_POPULATE_WRITE`), before the host takes anybody in: pages then land without
+    /// faults. For one guest; others wait until theirs is populated too.
+    Ahead {
+        /// Memory of the guest to come, in bytes, as its [`GuestSpec`] has it.
+        memory_bytes: u64,
+    },
+}
+
 /// What the guest does all day.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct WorkloadSpec {

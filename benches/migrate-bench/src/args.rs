@@ -87,6 +87,10 @@ pub(crate) struct RunArgs {
     /// Times that the guest moves in each migration: 2 is there and back (1 to 10000).
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub(crate) hops: u32,
+    /// Populate the target's memory before it listens, and the reference's too: pages then land
+    /// without faults.
+    #[arg(long)]
+    pub(crate) populated: bool,
     /// Leave out the bare-socket reference that is measured beside each run.
     #[arg(long)]
     pub(crate) no_reference: bool,

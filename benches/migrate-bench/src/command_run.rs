@@ -137,6 +137,7 @@ fn config_of(args: &RunArgs, bench: &Bench, kind: &str, reason: &str) -> Config 
         repeat: args.repeat,
         hops: args.hops,
         warmed_bytes: bench.warmed_bytes(),
+        populated: args.populated,
         compat: bench.compat().into(),
         as_host: shown(args.cpu.as_host.as_deref()),
         as_target: shown(args.as_target.as_deref()),

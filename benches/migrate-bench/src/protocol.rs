@@ -116,6 +116,9 @@ pub(crate) enum Order {
         digest: bool,
         #[serde(default)]
         memory_bytes_max: Option<u64>,
+        /// Populate memory for a guest of this size first; none to populate as pages arrive.
+        #[serde(default)]
+        populated_bytes: Option<u64>,
         #[serde(default)]
         pretend: Option<HostJson>,
     },
@@ -133,6 +136,8 @@ pub(crate) enum Order {
         streams: u16,
         bytes: u64,
         backing: String,
+        /// Before `Listening`.
+        populate: bool,
     },
     /// Make memory to send from and write to all of it; answered by `Ready`.
     Fill { bytes: u64, backing: String },
@@ -297,6 +302,7 @@ mod tests {
             io: "auto".into(),
             digest: false,
             memory_bytes_max: None,
+            populated_bytes: None,
             pretend: None,
         };
         let line = serde_json::to_string(&order).unwrap();

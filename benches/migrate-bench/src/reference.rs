@@ -128,13 +128,12 @@ pub(crate) fn fresh_memory(bytes: u64, backing: Backing) -> Result<GuestRam> {
 }
 
 /// Takes everything in; returns the milliseconds from the first connection to the last byte.
-pub(crate) fn sink(waiting: &Waiting, streams: u16, bytes: u64, backing: Backing) -> Result<f64> {
-    let memory = fresh_memory(bytes, backing)?;
+pub(crate) fn sink(waiting: &Waiting, streams: u16, memory: &GuestRam) -> Result<f64> {
     let sockets: Vec<Socket> = (0..streams)
         .map(|_| waiting.accept())
         .collect::<Result<_>>()?;
     let start = Instant::now();
-    each_share(sockets, &memory, |socket, mut slice| {
+    each_share(sockets, memory, |socket, mut slice| {
         while !slice.is_empty() {
             let mut piece = slice.subslice(0, slice.len().min(CALL_BYTES))?;
             let count = socket.receive(&mut piece)?;

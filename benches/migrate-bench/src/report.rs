@@ -45,6 +45,8 @@ pub(crate) struct Config {
     pub(crate) repeat: u32,
     pub(crate) hops: u32,
     pub(crate) warmed_bytes: u64,
+    /// All of the target's memory, before it listened.
+    pub(crate) populated: bool,
     /// What the guest was to see of its processor.
     pub(crate) compat: String,
     /// What either side pretended to be.

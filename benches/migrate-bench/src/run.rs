@@ -19,6 +19,8 @@ use crate::warm::WarmMemory;
 
 /// Longest time to boot a guest and fill its memory.
 const BOOT_MAX: Duration = Duration::from_secs(300);
+/// Longest time for a target to listen: its memory may have to be populated first.
+const LISTENING_MAX: Duration = Duration::from_secs(120);
 /// Longest time for a target to report a guest that its source knows to be there.
 const LANDED_MAX: Duration = Duration::from_secs(60);
 /// Longest time for a target to report a move that failed on its source.
@@ -58,6 +60,8 @@ pub(crate) struct Bench {
     sockets: u32,
     io: Option<String>,
     warmed_bytes: u64,
+    /// What of the target's memory is populated before it listens; none of it unless asked.
+    populated_bytes: Option<u64>,
     /// What the source pretends to be, which boots the guest, and the target.
     pretend: [Option<HostJson>; 2],
 }
@@ -97,6 +101,7 @@ impl Bench {
             sockets: 0,
             io: None,
             warmed_bytes: 0,
+            populated_bytes: args.populated.then_some(args.guest.memory),
         })
     }
 
@@ -178,6 +183,10 @@ impl Bench {
             // The figures of a chain of moves are those of the last one: nobody compares them.
             warm.settle();
         }
+        self.warmed_bytes = warm.bytes();
+        if self.populated_bytes.is_some() {
+            warm.release_ahead_of(there.id());
+        }
         there.order(&Order::Listen {
             endpoint: self.endpoint(),
             kind: self.guest.kind.clone(),
@@ -185,15 +194,16 @@ impl Bench {
             io: self.link.io.clone(),
             digest: self.proofs.digest,
             memory_bytes_max: None,
+            populated_bytes: self.populated_bytes,
             pretend,
         })?;
-        let endpoint =
-            there.wait_for("address", Duration::from_secs(20), |answer| match answer {
-                Answer::Listening { endpoint } => Some(endpoint),
-                _ => None,
-            })?;
-        self.warmed_bytes = warm.bytes();
-        warm.release_ahead_of(there.id());
+        let endpoint = there.wait_for("address", LISTENING_MAX, |answer| match answer {
+            Answer::Listening { endpoint } => Some(endpoint),
+            _ => None,
+        })?;
+        if self.populated_bytes.is_none() {
+            warm.release_ahead_of(there.id());
+        }
         here.order(&Order::Send {
             endpoint,
             link: self.link.clone(),
@@ -231,25 +241,35 @@ impl Bench {
         let mut blast = Worker::start("reference source")?;
         let mut sink = Worker::start("reference target")?;
         let endpoint = self.endpoint();
-        sink.order(&Order::Sink {
-            endpoint,
-            streams,
+        let stop = Arc::clone(&self.interrupted);
+        blast.order(&Order::Fill {
             bytes,
             backing: backing.clone(),
         })?;
-        let stop = Arc::clone(&self.interrupted);
-        let endpoint =
-            sink.wait_unless(&stop, "address", REFERENCE_MAX, |answer| match answer {
-                Answer::Listening { endpoint } => Some(endpoint),
-                _ => None,
-            })?;
-        blast.order(&Order::Fill { bytes, backing })?;
         blast.wait_unless(&stop, "memory", REFERENCE_MAX, |answer| {
             matches!(answer, Answer::Ready { .. }).then_some(())
         })?;
         let mut warm = WarmMemory::new(bytes);
         warm.settle();
-        warm.release_ahead_of(sink.id());
+        let populate = self.populated_bytes.is_some();
+        if populate {
+            warm.release_ahead_of(sink.id());
+        }
+        sink.order(&Order::Sink {
+            endpoint,
+            streams,
+            bytes,
+            backing,
+            populate,
+        })?;
+        let endpoint =
+            sink.wait_unless(&stop, "address", REFERENCE_MAX, |answer| match answer {
+                Answer::Listening { endpoint } => Some(endpoint),
+                _ => None,
+            })?;
+        if !populate {
+            warm.release_ahead_of(sink.id());
+        }
         blast.order(&Order::Blast { endpoint, streams })?;
         blast.wait_unless(&stop, "reference", REFERENCE_MAX, |answer| match answer {
             Answer::Blasted { ms } => Some(ms),

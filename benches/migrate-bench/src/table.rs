@@ -117,7 +117,7 @@ fn heading(report: &Report) -> String {
     format!(
         "{} guest ({}), {}, {} vCPU, fill {}, {} touched, {} written at {}/s ({}), probe {}\n\
          {} over {} with {} streams, codec {}, budget {}\n\
-         {} · {} LPs · Linux {} · {} · free memory warmed: {}",
+         {} · {} LPs · Linux {} · {} · free memory warmed: {}{}",
         config.guest,
         config.guest_reason,
         show_bytes(config.memory_bytes),
@@ -138,6 +138,10 @@ fn heading(report: &Report) -> String {
         host.kernel,
         host.kvm,
         show_bytes(config.warmed_bytes),
+        match config.populated {
+            true => ", the target's populated before it listened",
+            false => "",
+        },
     )
 }
 

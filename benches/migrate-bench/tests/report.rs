@@ -23,10 +23,11 @@ enum Kind {
     Amount,
     /// One of these texts.
     OneOf(&'static [&'static str]),
+    Flag,
     Null,
     Any,
 }
-use Kind::{Amount, Any, Count, Figure, Null, OneOf, Text};
+use Kind::{Amount, Any, Count, Figure, Flag, Null, OneOf, Text};
 
 const TOP: [(&str, Kind); 6] = [
     ("/schema", OneOf(&["limosa.run/1"])),
@@ -37,7 +38,7 @@ const TOP: [(&str, Kind); 6] = [
     ("/summary", Any),
 ];
 
-const CONFIG: [(&str, Kind); 24] = [
+const CONFIG: [(&str, Kind); 25] = [
     ("/guest", OneOf(&["kvm", "process"])),
     ("/guest_reason", Text),
     ("/memory_bytes", Count),
@@ -59,6 +60,7 @@ const CONFIG: [(&str, Kind); 24] = [
     ("/repeat", Count),
     ("/hops", Count),
     ("/warmed_bytes", Count),
+    ("/populated", Flag),
     ("/compat", OneOf(&["off"])),
     ("/as_host", Null),
     ("/as_target", Null),
@@ -160,6 +162,7 @@ fn assert_fields(part: &Value, fields: &[(&str, Kind)]) {
             Figure => value.as_f64().is_some_and(|figure| figure > 0.0),
             Amount => value.as_f64().is_some_and(|amount| amount >= 0.0),
             OneOf(texts) => value.as_str().is_some_and(|text| texts.contains(&text)),
+            Flag => value.is_boolean(),
             Null => value.is_null(),
             Any => true,
         };

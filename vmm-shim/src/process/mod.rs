@@ -11,7 +11,6 @@ use std::time::Duration;
 
 use limosa_compat::{CpuidEntry, CpuidTable, GuestCpu, HostCpu, Shaped, TscScaling, shape};
 use limosa_dirty::{DirtySource, PagemapScan, WriteRecorder};
-use limosa_pages::MemoryMap;
 use limosa_payload::GuestBytes;
 use limosa_payload::protocol::{PARAMS, Params};
 use limosa_wire::{Offer, SectionKind, StateSection};
@@ -22,7 +21,7 @@ use crate::error::{ShimError, Stage};
 use crate::host_view::HostView;
 use crate::memory::GuestRam;
 use crate::pages::{GuestPages, mappings};
-use crate::spec::{Backing, GuestSpec, HugePages};
+use crate::spec::GuestSpec;
 use crate::state::StateError;
 use crate::threads::{RunState, Threads};
 use crate::workload::Workload;
@@ -60,12 +59,8 @@ impl ProcessGuest {
     pub fn boot(spec: &GuestSpec) -> Result<Self, ShimError> {
         let params = spec.params(CLOCK_KHZ as u32)?;
         let map = layout::memory_map(spec.memory_bytes)?;
-        let mut guest = Self::make(
-            map,
-            guest_cpu(spec)?,
-            (spec.backing, spec.huge_pages),
-            Stage::Paused,
-        )?;
+        let ram = GuestRam::new(map, spec.backing, spec.huge_pages)?;
+        let mut guest = Self::make(ram, guest_cpu(spec)?, Stage::Paused)?;
         guest.view().write(PARAMS, params.as_bytes());
         guest.give_tasks(&params, |index| ThreadState::new(index, params.seed))?;
         guest.resume()?;
@@ -76,23 +71,13 @@ impl ProcessGuest {
     ///
     /// # Errors
     /// [`ShimError`], when the host has no room.
-    pub(crate) fn arriving(
-        map: MemoryMap,
-        cpu: GuestCpu,
-        backing: Backing,
-        huge_pages: HugePages,
-    ) -> Result<Self, ShimError> {
-        Self::make(map, cpu, (backing, huge_pages), Stage::Arriving)
+    pub(crate) fn arriving(ram: GuestRam, cpu: GuestCpu) -> Result<Self, ShimError> {
+        Self::make(ram, cpu, Stage::Arriving)
     }
 
-    fn make(
-        map: MemoryMap,
-        cpu: GuestCpu,
-        (backing, huge_pages): (Backing, HugePages),
-        stage: Stage,
-    ) -> Result<Self, ShimError> {
-        let recorder = WriteRecorder::new(&map);
-        let ram = Arc::new(GuestRam::new(map, backing, huge_pages)?);
+    fn make(ram: GuestRam, cpu: GuestCpu, stage: Stage) -> Result<Self, ShimError> {
+        let recorder = WriteRecorder::new(ram.map());
+        let ram = Arc::new(ram);
         let cell = |_| Arc::new(TaskCell::new(Arc::clone(&ram), None));
         let cells = (0..cpu.vcpu_count).map(cell);
         Ok(Self {

@@ -136,6 +136,7 @@ pub(crate) fn target(args: &TargetArgs) -> Result<ExitCode> {
         io: args.link.io.to_string(),
         digest: false,
         memory_bytes_max: args.memory_max,
+        populated_bytes: None,
         pretend: pretend.map(|host| host.0),
     };
     let (guest, side) = moving::listen(&wish, &cancel, |endpoint| {

@@ -131,6 +131,7 @@ impl Host {
                 io,
                 digest,
                 memory_bytes_max,
+                populated_bytes,
                 pretend,
             } => {
                 self.guest = None;
@@ -141,6 +142,7 @@ impl Host {
                     io,
                     digest,
                     memory_bytes_max,
+                    populated_bytes,
                     pretend: pretend.map(|host| host.0),
                 };
                 let (guest, side) = moving::listen(&wish, cancel, |endpoint| {
@@ -189,12 +191,17 @@ impl Host {
                 streams,
                 bytes,
                 backing,
+                populate,
             } => {
                 let waiting = reference::Waiting::new(&endpoint)?;
+                let memory = reference::fresh_memory(bytes, guest::backing(&backing))?;
+                if populate {
+                    memory.populate_all()?;
+                }
                 say(&Answer::Listening {
                     endpoint: waiting.endpoint()?,
                 });
-                let ms = reference::sink(&waiting, streams, bytes, guest::backing(&backing))?;
+                let ms = reference::sink(&waiting, streams, &memory)?;
                 Answer::Sunk { ms }
             }
             Order::Fill { bytes, backing } => {

@@ -11,7 +11,7 @@ use limosa::{
 };
 use limosa_compat::HostCpu;
 use limosa_payload::protocol::Phase;
-use limosa_shim::{HostSpec, HugePages, KvmHost, ProcessHost, Workload};
+use limosa_shim::{HostSpec, HugePages, KvmHost, Populate, ProcessHost, Workload};
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::protocol::{Answer, Ending, LinkOrder, MoveFigures, SourceSide, TargetSide};
@@ -130,6 +130,8 @@ pub(crate) struct Listen {
     pub(crate) digest: bool,
     /// Largest guest to accept, in bytes; none for as much as a host can have at all.
     pub(crate) memory_bytes_max: Option<u64>,
+    /// Memory of the guest to come, to be populated first; none to populate as pages arrive.
+    pub(crate) populated_bytes: Option<u64>,
     /// What this host pretends to be.
     pub(crate) pretend: Option<HostCpu>,
 }
@@ -145,6 +147,10 @@ pub(crate) fn listen(
         backing: backing(&wish.backing),
         huge_pages: HugePages::Advised,
         memory_bytes_max: wish.memory_bytes_max.unwrap_or(spec.memory_bytes_max),
+        populate: match wish.populated_bytes {
+            Some(memory_bytes) => Populate::Ahead { memory_bytes },
+            None => Populate::OnArrival,
+        },
         pretend: wish.pretend.clone(),
         ..spec
     };
