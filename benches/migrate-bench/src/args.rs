@@ -8,6 +8,7 @@ use limosa::Endpoint;
 
 use crate::compare::CompareArgs;
 use crate::compat::{CompatCommand, CpuArgs};
+use crate::rivals::{GuardArgs, RivalsArgs};
 use crate::units;
 
 /// Migrates a running guest and reports what it measured.
@@ -34,12 +35,17 @@ pub(crate) fn parse() -> Cli {
 
 /// The command line with the rules that hold between options of different groups.
 fn command() -> clap::Command {
-    Cli::command().mut_subcommand("target", |target| {
+    let command = Cli::command().mut_subcommand("target", |target| {
         ONWARD_OPTIONS.iter().fold(target, |target, option| {
             target.mut_arg(option, |arg| {
                 arg.requires("onward").help_heading("With --onward")
             })
         })
+    });
+    command.mut_subcommand("rivals", |rivals| {
+        rivals
+            .mut_arg("memory", |arg| arg.default_value("2GiB"))
+            .mut_arg("dirty_rate", |arg| arg.default_value("0"))
     })
 }
 
@@ -52,6 +58,8 @@ pub(crate) enum Command {
     Source(Box<SourceArgs>),
     /// Wait for one guest, take it in and let it run.
     Target(Box<TargetArgs>),
+    /// Move one guest by this engine and by an installed QEMU in turn, and compare.
+    Rivals(Box<RivalsArgs>),
     /// Which guest fits which host: processors as files (JSON or `.cpuid` text, `-` for standard
     /// input), what hosts have in common, baselines.
     #[command(subcommand)]
@@ -64,6 +72,9 @@ pub(crate) enum Command {
     /// One host of a `run`: takes commands on standard input (used by `run` itself).
     #[command(hide = true)]
     Worker,
+    /// Becomes another program that dies with us (used by `rivals` itself).
+    #[command(hide = true)]
+    Guard(GuardArgs),
 }
 
 /// Options of `run`.

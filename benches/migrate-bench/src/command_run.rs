@@ -113,7 +113,8 @@ pub(crate) fn settle_guest(choice: GuestChoice) -> Result<(&'static str, String)
     })
 }
 
-fn config_of(args: &RunArgs, bench: &Bench, kind: &str, reason: &str) -> Config {
+/// What was asked for, after defaults, for the report.
+pub(crate) fn config_of(args: &RunArgs, bench: &Bench, kind: &str, reason: &str) -> Config {
     let (guest, link) = (bench.guest(), bench.link());
     Config {
         guest: kind.into(),

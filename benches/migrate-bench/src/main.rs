@@ -14,6 +14,7 @@ mod protocol;
 mod reference;
 mod refusal;
 mod report;
+mod rivals;
 mod run;
 mod table;
 mod units;
@@ -35,8 +36,10 @@ fn main() -> ExitCode {
         }
         Some(Command::Target(args)) => worker::target(&args),
         Some(Command::Compare(args)) => compare::run(&args),
+        Some(Command::Rivals(args)) => rivals::run(&args),
         Some(Command::Compat(command)) => compat::run(&command),
         Some(Command::Payload(args)) => payload::write(&args),
+        Some(Command::Guard(args)) => rivals::become_it(&args),
         Some(Command::Worker) => {
             name_scan_threads();
             worker::serve()
