@@ -200,8 +200,8 @@ fn entry_note(header: &Header, file: &[u8], endian: Endianness) -> Result<Option
 
 /// The ELF file with its parameters replaced: for VMMs that boot a PVH kernel themselves
 /// (`qemu-system-x86_64 -kernel`, `cloud-hypervisor --kernel`). One vCPU, because nobody starts the
-/// others there; the regions should leave out the last 2 MiB below the hole, where firmware keeps
-/// its tables.
+/// others there; where not all of the memory is touched, the regions should leave out the last
+/// 18 MiB below the hole, where firmware keeps its tables and leaves scratch memory behind.
 ///
 /// # Errors
 /// [`ImageError::NoParams`] where the file has no room for them, which this crate's build prevents.

@@ -16,10 +16,9 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
-use limosa_payload::plan::Plan;
-use limosa_payload::{Serial, pvh_elf};
 
 pub(crate) use self::args::RivalsArgs;
 use self::args::{Landing, Setting};
@@ -30,25 +29,20 @@ use self::report::{LandingReport, Move, Report, RivalFacts, SCHEMA};
 use crate::args::{GuestChoice, OutputArgs, RunArgs};
 use crate::command_run::{USAGE, config_of, heed_signals, settle_guest, write_text};
 use crate::facts::host_facts;
-use crate::orders::guest_order;
+use crate::payload;
 use crate::progress::{Bar, Show};
 use crate::report::{Config, RunOutcome};
 use crate::run::{Bench, RunCpu};
-use crate::units::show_bytes;
-use crate::worker::{check_guest, spec_of};
 
-/// Where QEMU's firmware leaves something behind, from the end of memory below the hole: tables in
-/// the last 128 KiB, scratch memory up to 16.2 MiB before it. A guest that touches all of its memory
-/// writes over it; one that does not would find it where it wants zeros.
-const FIRMWARE_BYTES: u64 = 18 << 20;
 /// Distance of the guest's signs of life under a rival, each of which costs it some exits, and
 /// longest time until it hears a command.
-const HEARTBEAT_NS: u64 = 20_000_000;
+const HEARTBEAT: Duration = Duration::from_millis(20);
 
 /// Measures, reports, and says by the exit status how it went.
 pub(crate) fn run(args: &RivalsArgs) -> Result<ExitCode> {
     let prepared = args.run_args().and_then(|run_args| {
-        let kernel = kernel(&run_args).map_err(|error| crate::in_one_line(&error))?;
+        let kernel =
+            payload::elf(&run_args.guest, HEARTBEAT).map_err(|error| crate::in_one_line(&error))?;
         Ok((run_args, kernel))
     });
     let (run_args, kernel) = match prepared {
@@ -87,27 +81,6 @@ pub(crate) fn run(args: &RivalsArgs) -> Result<ExitCode> {
     } else {
         ExitCode::FAILURE
     })
-}
-
-/// The guest's program as `run` boots it, but for its serial port and the firmware's memory.
-fn kernel(args: &RunArgs) -> Result<Vec<u8>> {
-    check_guest(&args.guest, "kvm")?;
-    let mut spec = spec_of(&guest_order(&args.guest, "kvm"))?;
-    spec.workload.serial = Serial::On;
-    // A rival gives no time stamp frequency: the guest measures it.
-    let mut params = spec.params(0)?;
-    params.heartbeat_ns = HEARTBEAT_NS;
-    if params.touched_percent < 100 {
-        params.regions[0].end -= FIRMWARE_BYTES;
-        Plan::new(&params).map_err(|_| {
-            let room = show_bytes(FIRMWARE_BYTES);
-            anyhow!(
-                "a rival's firmware takes {room} of a guest that touches less than 100%: give it \
-                 more --memory, or a smaller --working-set"
-            )
-        })?;
-    }
-    Ok(pvh_elf(&params)?)
 }
 
 /// One of those who move the guest in each round.
