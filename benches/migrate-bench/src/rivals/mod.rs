@@ -219,8 +219,11 @@ impl Game<'_> {
 }
 
 /// The options of our own moves into this kind of memory.
-fn landed(args: &RunArgs, _landing: Landing) -> RunArgs {
-    args.clone()
+fn landed(args: &RunArgs, landing: Landing) -> RunArgs {
+    RunArgs {
+        populated: landing == Landing::Populated,
+        ..args.clone()
+    }
 }
 
 /// What TCP sockets get that choose no congestion control.

@@ -42,9 +42,7 @@ fn row(landing: &LandingReport, contender: &Contender, who: String) -> Vec<Cell>
     let mut cells = vec![Cell::new(&landing.landing), Cell::new(who)];
     let figures = [
         spread(contender.total_ms, show_ms),
-        spread(contender.throughput_gib_s, |rate| {
-            format!("{rate:.2} GiB/s")
-        }),
+        spread(contender.throughput_gib_s, two_digits),
         spread(contender.gap_ms, show_ms),
         spread(contender.cpu_s_per_gib, two_digits),
         spread(ratios.and_then(|it| it.total), two_digits),
@@ -56,17 +54,17 @@ fn row(landing: &LandingReport, contender: &Contender, who: String) -> Vec<Cell>
     cells
 }
 
-/// The median, and least and largest below it.
+/// The median, and least and largest below it where they differ.
 fn spread(figure: Option<Spread>, show: fn(f64) -> String) -> String {
     figure.map_or_else(
         || "–".into(),
-        |it| {
-            format!(
-                "{}\n({} to {})",
-                show(it.median),
-                show(it.min),
-                show(it.max)
-            )
+        |Spread { min, median, max }| {
+            let [median, min, max] = [median, min, max].map(show);
+            if min == max {
+                median
+            } else {
+                format!("{median}\n({min} to {max})")
+            }
         },
     )
 }
