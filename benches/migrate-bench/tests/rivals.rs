@@ -96,6 +96,24 @@ fn a_unix_socket_carries_untouched_memory() {
 }
 
 #[test]
+fn each_kind_of_target_memory_has_its_figures() {
+    if skipped() {
+        return;
+    }
+    let _turn = turn();
+    let done = bench("rivals --memory 64MiB --repeat 1 --settings multifd1 --quiet --json -");
+    assert_eq!(done.code, Some(0), "{done:?}");
+    let report = done.report();
+    let landings = report["landings"].as_array().unwrap();
+    let names: Vec<_> = landings.iter().map(|it| &it["landing"]).collect();
+    assert_eq!(names, ["fresh", "populated"]);
+    for landing in landings {
+        is_whole(&landing["ours"]["moves"][0]);
+        is_whole(&landing["theirs"][0]["moves"][0]);
+    }
+}
+
+#[test]
 fn a_qemu_that_can_not_move_it_is_quoted() {
     if skipped() {
         return;
