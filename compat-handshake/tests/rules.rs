@@ -487,7 +487,7 @@ fn a_register_that_is_no_longer_shown_is_missed_with_all_that_it_promised() {
     let guest = |bit: u32| GuestCpu {
         processor: Processor {
             cpuid: changed(&CpuidTable::new(vec![entry]).unwrap(), 7, 0, |entry| {
-                entry.edx |= bit << 29
+                entry.edx |= bit << 29;
             }),
             msrs: MsrTable::new(vec![(0x10a, 1)]).unwrap(),
         },

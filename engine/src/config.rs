@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
-use limosa_pipeline::Codec;
+use limosa_pipeline::{Codec, Staging};
 use limosa_session::SessionConfig;
+use limosa_transport::ControlLink;
 use limosa_transport::LinkConfig;
+use limosa_wire::{EncodingSet, PageEncoding};
 
 /// Everything that may be set about a migration. [`Default`] suits a data centre and loopback.
 #[derive(Debug, Clone, Default)]
@@ -17,10 +19,32 @@ pub struct MigrationConfig {
     pub link: LinkConfig,
     /// Source only: how pages are encoded. Default [`Codec::None`].
     pub codec: Codec,
+    /// Whether raw pages may go straight out of the guest's memory, without a checksum: see
+    /// [`Staging`]. Default [`Staging::Auto`]: on links that never leave the host. The target's
+    /// setting says what it lets in.
+    pub staging: Staging,
     /// Payload of one frame, in bytes; `None` takes the pipeline's default.
     ///
     /// 64 KiB to 1 MiB in whole pages; other values are brought into the range.
     pub frame_payload_bytes: Option<usize>,
+}
+
+impl MigrationConfig {
+    /// The encodings that this side proposes on `link`: without live pages where they must have a
+    /// checksum.
+    pub(crate) fn encodings_on(&self, link: &ControlLink) -> EncodingSet {
+        let may_be_live = match self.staging {
+            Staging::Auto => link.is_local(),
+            Staging::Always => false,
+            Staging::Never => true,
+        };
+        let encodings = self.session.encodings;
+        if may_be_live {
+            encodings
+        } else {
+            encodings.without(PageEncoding::Live)
+        }
+    }
 }
 
 /// How often progress is told to the observer.

@@ -7,7 +7,7 @@ use std::time::Instant;
 use crossbeam_channel::{Receiver, Select, unbounded};
 use limosa_pages::PageCount;
 use limosa_session::source::{Action, Input};
-use limosa_session::{Custody, Event, Outcome, Source, Stage, Timestamp};
+use limosa_session::{Custody, Event, Outcome, SessionConfig, Source, Stage, Timestamp};
 use limosa_transport::{Endpoint, Wait, connect_control, probe_io};
 use limosa_wire::{EncodingSet, Message, MigrationId, StreamSecret};
 
@@ -55,9 +55,13 @@ pub fn migrate_out<G: SourceGuest>(
     let wait = Wait::at_most(config.link.connect_max).unless(cancel.flag());
     let connecting = Instant::now();
     let link = connect_control(target, &config.link, &wait).map_err(|e| at_connect(e.into()))?;
+    let session_config = SessionConfig {
+        encodings: config.encodings_on(&link),
+        ..config.session.clone()
+    };
     rooms.control = Some(Control::start(link, control_news).map_err(at_connect)?);
     let session = Source::new(
-        config.session.clone(),
+        session_config,
         migration_id,
         offer,
         AGENT.into(),

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Select, bounded, unbounded};
 use limosa_pipeline::LandError;
 use limosa_session::target::{Action, Input};
-use limosa_session::{Custody, Event, Outcome, Stage, Target, Timestamp};
+use limosa_session::{Custody, Event, Outcome, SessionConfig, Stage, Target, Timestamp};
 use limosa_transport::{Listener, PageLink, StreamsExpected, Wait, probe_io};
 use limosa_wire::{EncodingSet, Message, StreamSecret};
 
@@ -70,10 +70,14 @@ pub fn migrate_in<H: TargetHost>(
     let policy = host.policy().map_err(|error| at_connect(error.into()))?;
     let mut rooms = TargetRooms::new(host, landing_news);
     rooms.report.io = format!("{} ({})", io.io, io.reason);
+    let session_config = SessionConfig {
+        encodings: config.encodings_on(&link),
+        ..config.session.clone()
+    };
     rooms.control = Some(Control::start(link, control_news).map_err(at_connect)?);
     let secret = StreamSecret::new(crate::random::bytes().map_err(at_connect)?);
     let session = Target::new(
-        config.session.clone(),
+        session_config,
         policy,
         secret,
         AGENT.into(),

@@ -68,14 +68,7 @@ impl SourceReport {
     /// Pages of all rounds, by encoding.
     #[must_use]
     pub fn pages(&self) -> EncodingCounts {
-        self.rounds
-            .iter()
-            .fold(EncodingCounts::default(), |sum, round| EncodingCounts {
-                absent: sum.absent + round.pages.absent,
-                zero: sum.zero + round.pages.zero,
-                raw: sum.raw + round.pages.raw,
-                lz4: sum.lz4 + round.pages.lz4,
-            })
+        self.rounds.iter().map(|round| round.pages).sum()
     }
 
     /// Bytes of all rounds on the page streams.

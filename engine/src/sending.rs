@@ -12,7 +12,7 @@ use limosa_pages::{
 use limosa_pipeline::{
     BufferPool, Corridor, FrameBuf, GuestMemory, PackConfig, PackError, StreamReport, work_of,
 };
-use limosa_transport::{FrameBytes, PageLink, PageSender, StopHandle, TransportError};
+use limosa_transport::{FrameBytes, PageLink, PageSender, Piece, StopHandle, TransportError};
 use limosa_wire::{MigrationId, Round, StreamIndex};
 
 use crate::error::Cause;
@@ -182,8 +182,11 @@ impl Drop for Sending {
 struct Sealed(FrameBuf);
 
 impl FrameBytes for Sealed {
-    fn bytes(&self) -> &[u8] {
-        self.0.bytes()
+    fn pieces<'a>(&'a self, pieces: &mut Vec<Piece<'a>>) {
+        pieces.extend(self.0.pieces().map(|piece| match piece {
+            limosa_pipeline::Piece::Buffer(bytes) => Piece::Bytes(bytes),
+            limosa_pipeline::Piece::Guest(slice) => Piece::Memory(slice),
+        }));
     }
 }
 
@@ -277,7 +280,7 @@ impl StreamWorker {
         let mut sink = |full: FrameBuf| {
             meter
                 .wire_bytes
-                .fetch_add(full.bytes().len() as u64, Ordering::Relaxed);
+                .fetch_add(full.wire_bytes() as u64, Ordering::Relaxed);
             if let Some(Sealed(free)) = sender.send(Sealed(full))? {
                 pool.give(free);
             }

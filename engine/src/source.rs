@@ -104,7 +104,8 @@ impl<'a, G: SourceGuest> SourceRooms<'a, G> {
             stream_count,
         };
         let wait = Wait::at_most(self.config.link.connect_max).unless(self.cancel.flag());
-        let mut pack = PackConfig::new(self.config.codec, encodings);
+        let mut pack =
+            PackConfig::new(self.config.codec, encodings).with_staging(self.config.staging);
         if let Some(bytes) = self.config.frame_payload_bytes {
             pack = pack.with_frame_payload_bytes(bytes);
         }

@@ -75,7 +75,7 @@ pub struct FrameHeader {
     pub payload_bytes: u32,
     /// [`checksum`] of the record table.
     pub table_crc: u32,
-    /// [`checksum`] of the payload.
+    /// [`checksum`] of the payload, without that of [`Live`](crate::PageEncoding::Live) records.
     pub payload_crc: u32,
 }
 
@@ -179,7 +179,7 @@ impl FrameHeader {
         must_be("chunk", self.chunk.get(), 0, 40)
     }
 
-    /// Checks that a payload is the one this header speaks of.
+    /// Checks that a payload, of which no record is live, is the one this header speaks of.
     ///
     /// # Errors
     ///

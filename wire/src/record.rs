@@ -27,6 +27,9 @@ numbered! {
         Raw = 3,
         /// One LZ4 block of the pages' bytes, shorter than them.
         Lz4 = 4,
+        /// The pages' bytes, sent straight out of the guest's memory while it may write them: they
+        /// are not part of the payload's checksum. For links that never leave the host.
+        Live = 8,
     }
 }
 
@@ -108,6 +111,8 @@ pub struct EncodingCounts {
     pub raw: u64,
     /// Pages sent in LZ4 blocks.
     pub lz4: u64,
+    /// Pages sent as they are, straight out of the guest's memory.
+    pub live: u64,
 }
 
 impl EncodingCounts {
@@ -118,6 +123,7 @@ impl EncodingCounts {
             PageEncoding::Zero => &mut self.zero,
             PageEncoding::Raw => &mut self.raw,
             PageEncoding::Lz4 => &mut self.lz4,
+            PageEncoding::Live => &mut self.live,
         };
         *counted = counted.saturating_add(pages);
     }
@@ -129,6 +135,7 @@ impl EncodingCounts {
             PageEncoding::Zero => self.zero,
             PageEncoding::Raw => self.raw,
             PageEncoding::Lz4 => self.lz4,
+            PageEncoding::Live => self.live,
         }
     }
 
@@ -138,6 +145,7 @@ impl EncodingCounts {
             .saturating_add(self.zero)
             .saturating_add(self.raw)
             .saturating_add(self.lz4)
+            .saturating_add(self.live)
     }
 }
 
@@ -229,7 +237,7 @@ impl PageRecord {
         let bytes = self.count.saturating_mul(PAGE_BYTES as u32);
         match self.encoding {
             PageEncoding::Absent | PageEncoding::Zero => (0, 0),
-            PageEncoding::Raw => (bytes, bytes),
+            PageEncoding::Raw | PageEncoding::Live => (bytes, bytes),
             PageEncoding::Lz4 => (1, bytes.saturating_sub(1)),
         }
     }

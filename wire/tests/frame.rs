@@ -350,12 +350,13 @@ fn encodings_are_counted_and_collected() {
             absent: 1,
             zero: 2,
             raw: 3,
-            lz4: 4
+            lz4: 4,
+            live: 5,
         }
     );
     assert_eq!(
         [counts, counts].into_iter().sum::<EncodingCounts>().total(),
-        20
+        30
     );
     let some = EncodingSet::ALL.without(PageEncoding::Lz4);
     assert!(EncodingSet::ALL.is_superset(some) && !some.is_superset(EncodingSet::ALL));

@@ -144,6 +144,8 @@ pub(crate) struct Pages {
     pub(crate) zero: u64,
     pub(crate) raw: u64,
     pub(crate) lz4: u64,
+    /// Raw, and straight out of the guest's memory.
+    pub(crate) live: u64,
 }
 
 /// CPU time; the vCPUs' is not in `source` and `target`.

@@ -82,13 +82,14 @@ fn time_rows(summary: &Summary) -> [Row; 6] {
     ]
 }
 
-fn wire_rows(summary: &Summary) -> [Row; 6] {
+fn wire_rows(summary: &Summary) -> [Row; 7] {
     [
         Row::new("on the wire", |run| known(run.wire_bytes, show_bytes))
             .median(summary.wire_bytes, |bytes| show_bytes(bytes as u64)),
         Row::new("  absent", |run| share(run, |pages| pages.absent)),
         Row::new("  zero", |run| share(run, |pages| pages.zero)),
         Row::new("  raw", |run| share(run, |pages| pages.raw)),
+        Row::new("  live", |run| share(run, |pages| pages.live)),
         Row::new("  lz4", |run| share(run, |pages| pages.lz4)),
         Row::new("rounds", |run| {
             known(run.pages, |_| run.rounds.len().to_string())
@@ -230,7 +231,7 @@ fn share(run: &Run, encoding: fn(&Pages) -> u64) -> String {
     let Some(pages) = &run.pages else {
         return unknown();
     };
-    let all = pages.absent + pages.zero + pages.raw + pages.lz4;
+    let all = pages.absent + pages.zero + pages.raw + pages.lz4 + pages.live;
     match (encoding(pages), all) {
         (0, _) | (_, 0) => "0".into(),
         (count, _) => format!("{count} ({:.0}%)", count as f64 * 100.0 / all as f64),

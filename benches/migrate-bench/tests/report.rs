@@ -84,7 +84,7 @@ const REFERENCE: [(&str, Kind); 6] = [
 ];
 
 /// Of a completed run.
-const RUN: [(&str, Kind); 37] = [
+const RUN: [(&str, Kind); 38] = [
     ("/outcome", OneOf(&["completed"])),
     ("/custody", OneOf(&["target"])),
     ("/error", Null),
@@ -103,6 +103,7 @@ const RUN: [(&str, Kind); 37] = [
     ("/pages/zero", Amount),
     ("/pages/raw", Amount),
     ("/pages/lz4", Amount),
+    ("/pages/live", Amount),
     ("/throughput_gib_s", Figure),
     ("/cpu_s/source", Figure),
     ("/cpu_s/target", Figure),
@@ -198,7 +199,7 @@ fn count(run: &Value, path: &str) -> u64 {
 }
 
 fn pages(run: &Value) -> u64 {
-    ["absent", "zero", "raw", "lz4"]
+    ["absent", "zero", "raw", "lz4", "live"]
         .map(|encoding| count(run, &format!("/pages/{encoding}")))
         .iter()
         .sum()
@@ -325,7 +326,8 @@ fn random_pages_stay_raw_and_text_gets_smaller() {
         };
         let random = run(&line("random", "auto")).first_run();
         assert!(
-            count(&random, "/pages/raw") > 100 * count(&random, "/pages/lz4"),
+            count(&random, "/pages/raw") + count(&random, "/pages/live")
+                > 100 * count(&random, "/pages/lz4"),
             "{random}"
         );
         let plain = run(&line("text", "none")).first_run();

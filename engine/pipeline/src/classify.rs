@@ -70,13 +70,18 @@ impl Classifier {
         self.codec != Codec::None
     }
 
-    /// Whether the next run is to be sampled: rules 2 and 4.
-    pub fn wants_sample(&mut self) -> bool {
-        let pays = match self.codec {
+    /// Whether the next run might be encoded, and so must be lifted: rule 4.
+    pub fn may_encode_next(&self) -> bool {
+        match self.codec {
             Codec::None => false,
             Codec::Lz4 => true,
             Codec::Auto => self.pays(),
-        };
+        }
+    }
+
+    /// Whether the next run is to be sampled: rules 2 and 4.
+    pub fn wants_sample(&mut self) -> bool {
+        let pays = self.may_encode_next();
         if pays && self.skip > 0 {
             self.skip -= 1;
             return false;

@@ -18,12 +18,28 @@ pub enum Codec {
     Auto,
 }
 
+/// Whether pages that go as they are pass through a frame's buffer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Staging {
+    /// Runs of pages go straight out of the guest's memory where the target lets
+    /// [`Live`](PageEncoding::Live) records in, which it does on links that never leave the host;
+    /// else through the buffer, where they hold still and are covered by the checksum.
+    #[default]
+    Auto,
+    /// Every page goes through the buffer.
+    Always,
+    /// As `Auto`, on whatever link: raw pages then have no checksum but the link's own. Both sides
+    /// must ask for it.
+    Never,
+}
+
 /// How pages become frames.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct PackConfig {
     codec: Codec,
     encodings: EncodingSet,
     frame_payload_bytes: usize,
+    staging: Staging,
 }
 
 impl PackConfig {
@@ -48,7 +64,18 @@ impl PackConfig {
             codec: if readable { codec } else { Codec::None },
             encodings,
             frame_payload_bytes: Self::FRAME_PAYLOAD_BYTES,
+            staging: Staging::Always,
         }
+    }
+
+    /// Sets whether pages may go straight out of the guest's memory.
+    ///
+    /// Default [`Staging::Always`]: whoever sends what a [`FrameBuf`](crate::FrameBuf) holds must
+    /// know that not all of it lies there.
+    #[must_use]
+    pub fn with_staging(mut self, staging: Staging) -> Self {
+        self.staging = staging;
+        self
     }
 
     /// Sets the payload of a full frame, in bytes.
@@ -73,6 +100,11 @@ impl PackConfig {
     /// Whether pages that the guest never touched are said to be absent; else they are zero.
     pub fn sends_absent(&self) -> bool {
         self.encodings.contains(PageEncoding::Absent)
+    }
+
+    /// Whether long runs of raw pages go straight out of the guest's memory.
+    pub fn sends_live(&self) -> bool {
+        self.staging != Staging::Always && self.encodings.contains(PageEncoding::Live)
     }
 
     /// Payload of a full frame, in bytes.

@@ -11,10 +11,15 @@ use limosa_wire::{EncodingCounts, MigrationId, PageEncoding, PageRecord, Round, 
 
 use crate::config::PackConfig;
 use crate::frame_buf::FrameBuf;
+use crate::kernels::Content;
 use crate::memory::{GuestMemory, MemoryError, checked_slice, regions_of, run_of};
 use crate::pack::{FrameFull, Packer};
 use crate::scan::ChunkWork;
 use crate::seal::Sealer;
+
+/// Fewest pages of a run that goes straight out of the guest's memory: below it, copying them costs
+/// less than what the kernel takes for another piece of a call.
+const LIVE_RUN_PAGES_MIN: u16 = 8;
 
 /// What a stream has sent of a round.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -76,6 +81,7 @@ const ABSENT_PAGES_MAX: PageCount = PageCount::new(1 << 31);
 struct Lane {
     stream_count: u16,
     sends_absent: bool,
+    sends_live: bool,
     sealer: Sealer,
     packer: Packer,
     /// `None` only after the sink failed.
@@ -98,6 +104,7 @@ impl Corridor {
         let lane = Lane {
             stream_count,
             sends_absent: config.sends_absent(),
+            sends_live: config.sends_live(),
             sealer: Sealer::new(migration_id, stream),
             packer: Packer::new(config.codec()),
             buffer: Some(buffer),
@@ -154,7 +161,7 @@ impl Corridor {
             let ChunkWork { chunk, mut pages } = *work.borrow();
             self.lane.check_owner(chunk)?;
             rearm(chunk, &mut pages)?;
-            self.lane.pack_chunk(&*self.memory, chunk, pages, sink)?;
+            self.lane.pack_chunk(&self.memory, chunk, pages, sink)?;
         }
         self.lane.end_round(sink)?;
         Ok(self.lane.report)
@@ -184,7 +191,7 @@ impl Lane {
     /// Packs the pages of a chunk that was rearmed.
     fn pack_chunk<E: From<PackError>>(
         &mut self,
-        memory: &dyn GuestMemory,
+        memory: &Arc<dyn GuestMemory>,
         chunk: ChunkIndex,
         mut pages: ChunkPages,
         sink: &mut impl FnMut(FrameBuf) -> Result<FrameBuf, E>,
@@ -203,7 +210,12 @@ impl Lane {
             let mut inside = ChunkPages::of_range(chunk, part);
             inside.intersect(&pages);
             for (first, count) in inside.runs() {
-                self.pack_run(memory, chunk, first, count, sink)?;
+                if self.sends_live && count >= LIVE_RUN_PAGES_MIN && !self.packer.may_encode_next()
+                {
+                    self.pack_live(memory, chunk, (first, count), sink)?;
+                } else {
+                    self.pack_run(&**memory, chunk, first, count, sink)?;
+                }
             }
             let Self { packer, buffer, .. } = &mut *self;
             if let Some(buffer) = buffer {
@@ -219,11 +231,91 @@ impl Lane {
         sink: &mut impl FnMut(FrameBuf) -> Result<FrameBuf, E>,
     ) -> Result<(), E> {
         let page_count = pages.count() as usize;
-        if !self.buffer()?.has_room(page_count, page_count * PAGE_BYTES) {
+        let lifted_bytes = self.lifted_count(pages) * PAGE_BYTES;
+        if !self.buffer()?.has_room(page_count, lifted_bytes) {
             self.flush(sink)?;
         }
         // Most frames have a record for each run; where zeros add some, the payload moves a little.
         self.buffer()?.begin(pages.runs().count());
+        Ok(())
+    }
+
+    /// How many of `pages` will be copied into the buffer, at most.
+    fn lifted_count(&self, pages: &ChunkPages) -> usize {
+        if !self.sends_live || self.packer.may_encode_next() {
+            return pages.count() as usize;
+        }
+        let short = pages
+            .runs()
+            .filter(|(_, count)| *count < LIVE_RUN_PAGES_MIN);
+        short.map(|(_, count)| usize::from(count)).sum()
+    }
+
+    /// Packs a run of pages that stay where they are: its zero pages are found, and all others are
+    /// sent straight out of the guest's memory. What the guest writes there meanwhile is recorded
+    /// for the next round.
+    fn pack_live<E: From<PackError>>(
+        &mut self,
+        memory: &Arc<dyn GuestMemory>,
+        chunk: ChunkIndex,
+        (first, count): (u16, u16),
+        sink: &mut impl FnMut(FrameBuf) -> Result<FrameBuf, E>,
+    ) -> Result<(), E> {
+        let pages = run_of(chunk, first, count);
+        let slice = checked_slice(&**memory, pages).map_err(PackError::from)?;
+        let is_data = |packer: &Packer, at: u16| {
+            let page = slice.subslice(usize::from(at) * PAGE_BYTES, PAGE_BYTES);
+            page.is_ok_and(|page| packer.test_zero(&page) == Content::Data)
+        };
+        let mut at = 0;
+        while at < count {
+            let data_count = (at..count)
+                .take_while(|at| is_data(&self.packer, *at))
+                .count() as u16;
+            self.push_live(memory, chunk, (first + at, data_count), sink)?;
+            at += data_count;
+            if at < count {
+                let lost = self.no_buffer();
+                let buffer = self.buffer.as_mut().ok_or(lost)?;
+                self.packer.add_zero(u32::from(first + at), buffer);
+                at += 1;
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds pages that stay in the guest's memory, in as many frames as they need.
+    fn push_live<E: From<PackError>>(
+        &mut self,
+        memory: &Arc<dyn GuestMemory>,
+        chunk: ChunkIndex,
+        (mut first, mut count): (u16, u16),
+        sink: &mut impl FnMut(FrameBuf) -> Result<FrameBuf, E>,
+    ) -> Result<(), E> {
+        while count > 0 {
+            let lost = self.no_buffer();
+            let buffer = self.buffer.as_mut().ok_or(lost)?;
+            let part = count.min(buffer.live_room());
+            if part == 0 {
+                self.next_frame(chunk, sink)?;
+                continue;
+            }
+            self.packer.add_live(u32::from(first), part, buffer);
+            buffer.push_live(memory, run_of(chunk, first, part));
+            (first, count) = (first + part, count - part);
+        }
+        Ok(())
+    }
+
+    /// Seals the frame that is full, and begins another for the same chunk.
+    fn next_frame<E: From<PackError>>(
+        &mut self,
+        chunk: ChunkIndex,
+        sink: &mut impl FnMut(FrameBuf) -> Result<FrameBuf, E>,
+    ) -> Result<(), E> {
+        self.seal_pages(chunk)?;
+        self.flush(sink)?;
+        self.buffer()?.begin(0);
         Ok(())
     }
 
@@ -253,11 +345,7 @@ impl Lane {
                 };
                 match packer.add_page(offset, &page, buffer) {
                     Ok(()) => break,
-                    Err(FrameFull) => {
-                        self.seal_pages(chunk)?;
-                        self.flush(sink)?;
-                        self.buffer()?.begin(0);
-                    }
+                    Err(FrameFull) => self.next_frame(chunk, sink)?,
                 }
             }
         }
@@ -377,7 +465,7 @@ impl Lane {
             self.buffer = Some(full);
             return Ok(());
         }
-        let (sent_bytes, room_bytes) = (full.bytes().len(), full.payload_bytes_max());
+        let (sent_bytes, room_bytes) = (full.wire_bytes(), full.payload_bytes_max());
         let began = Instant::now();
         let empty = sink(full)?;
         self.packer

@@ -1,10 +1,16 @@
 //! A buffer in which frames are built and from which they are sent, without moving a byte between.
 //! It knows where things lie, not what pages hold.
 
+use std::sync::Arc;
+
 use limosa_wire::limits::{FRAME_RECORDS_MAX, FRAME_TABLE_BYTES_MAX};
 use limosa_wire::{FRAME_HEADER_BYTES, FrameHeader, PageRecord, RECORD_BYTES, encode_table};
 
-use limosa_pages::PAGE_BYTES;
+use limosa_pages::{PAGE_BYTES, PageRange};
+use limosa_wire::limits::FRAME_PAYLOAD_BYTES_MAX;
+use vm_memory::VolatileSlice;
+
+use crate::memory::GuestMemory;
 
 /// Alignment of the first payload, in bytes: a cache line, so that no store of the lift crosses
 /// one.
@@ -14,11 +20,21 @@ const PAYLOAD_ALIGNMENT: usize = 64;
 /// header and table must end where the payload begins.
 const FRONT_BYTES: usize = FRAME_HEADER_BYTES + FRAME_TABLE_BYTES_MAX;
 
+/// Most bytes that a buffer with pages in the guest's memory sends before it takes another frame:
+/// two frames with the largest payload, so that a chunk goes with one call.
+const LIVE_BYTES_MAX: usize = 2 * FRAME_PAYLOAD_BYTES_MAX as usize;
+
+/// Most runs of pages in the guest's memory that one buffer refers to: with the parts of the buffer
+/// between them they fit a call's list of pieces (`UIO_MAXIOV`, 1024) with those of other buffers.
+const LIVE_RUNS_MAX: usize = 128;
+
 /// One allocation that holds whole frames, one behind the other: `header | table | payload | …`.
 ///
-/// [`bytes`](Self::bytes) is exactly what goes on the wire. A buffer has room for one frame with
+/// [`pieces`](Self::pieces) is exactly what goes on the wire. A buffer has room for one frame with
 /// the largest payload, or for many small ones: the pages of chunks in which little was written
-/// share a buffer, so that the link sees few and large sends.
+/// share a buffer, so that the link sees few and large sends. Where a corridor
+/// [sends live](crate::PackConfig::sends_live), long runs of pages are not copied into the buffer:
+/// it says where in the guest's memory they are.
 ///
 /// Made by a [`BufferPool`](crate::BufferPool), filled by a [`Corridor`](crate::Corridor).
 pub struct FrameBuf {
@@ -33,6 +49,30 @@ pub struct FrameBuf {
     tail: usize,
     records: Vec<PageRecord>,
     table: Vec<u8>,
+    /// Runs of pages that stay in the guest's memory, in their order; those behind `live_sealed` are
+    /// of the frame that is being built.
+    live: Vec<LiveRun>,
+    live_sealed: usize,
+    /// Bytes of those runs: of the sealed frames, and of the one that is being built.
+    live_sealed_bytes: usize,
+    live_open_bytes: usize,
+    /// Where those runs are: from the first one on, for good.
+    memory: Option<Arc<dyn GuestMemory>>,
+}
+
+/// Pages that are sent when the bytes of the buffer ahead of `at` are.
+struct LiveRun {
+    at: usize,
+    pages: PageRange,
+}
+
+/// A part of what goes on the wire.
+#[derive(Debug)]
+pub enum Piece<'a> {
+    /// Bytes of the buffer.
+    Buffer(&'a [u8]),
+    /// Pages of the guest, which may be writing them.
+    Guest(VolatileSlice<'a>),
 }
 
 impl FrameBuf {
@@ -60,10 +100,45 @@ impl FrameBuf {
             tail: payload_base,
             records: Vec::with_capacity(FRAME_RECORDS_MAX.into()),
             table: Vec::with_capacity(FRAME_TABLE_BYTES_MAX),
+            live: Vec::with_capacity(LIVE_RUNS_MAX),
+            live_sealed: 0,
+            live_sealed_bytes: 0,
+            live_open_bytes: 0,
+            memory: None,
         }
     }
 
-    /// The sealed frames: what goes on the wire.
+    /// The sealed frames, piece by piece: what goes on the wire. The guest's pages are to be read
+    /// before the buffer is cleared or dropped.
+    pub fn pieces(&self) -> impl Iterator<Item = Piece<'_>> {
+        let mut at = self.start;
+        let runs = self.live[..self.live_sealed].iter();
+        let ends = runs
+            .map(Some)
+            .chain(core::iter::once(None))
+            .flat_map(move |run| {
+                let end = run.map_or(self.end, |run| run.at);
+                let ahead = Piece::Buffer(&self.bytes[at..end]);
+                at = end;
+                [Some(ahead), run.and_then(|run| self.guest_piece(run.pages))]
+            });
+        ends.flatten()
+            .filter(|piece| !matches!(piece, Piece::Buffer(bytes) if bytes.is_empty()))
+    }
+
+    fn guest_piece(&self, pages: PageRange) -> Option<Piece<'_>> {
+        // The same pages were handed out when they were taken in.
+        let slice = self.memory.as_ref()?.slice(pages).ok()?;
+        Some(Piece::Guest(slice))
+    }
+
+    /// How many bytes all [pieces](Self::pieces) have together.
+    pub fn wire_bytes(&self) -> usize {
+        self.bytes().len() + self.live_sealed_bytes
+    }
+
+    /// The sealed frames without the pages that stay in the guest's memory; where there are none,
+    /// what goes on the wire.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes[self.start..self.end]
     }
@@ -77,6 +152,8 @@ impl FrameBuf {
     pub fn clear(&mut self) {
         self.start = self.payload_base;
         self.end = self.payload_base;
+        self.live_sealed = 0;
+        self.live_sealed_bytes = 0;
         self.open_at(self.payload_base);
     }
 
@@ -85,6 +162,7 @@ impl FrameBuf {
         self.bytes.capacity()
             + self.records.capacity() * size_of::<PageRecord>()
             + self.table.capacity()
+            + self.live.capacity() * size_of::<LiveRun>()
     }
 
     /// The longest payload a frame in this buffer can have, in bytes.
@@ -96,7 +174,34 @@ impl FrameBuf {
     /// sealed. An empty buffer takes any frame, as far as it goes.
     pub(crate) fn has_room(&self, record_count: usize, payload_bytes: usize) -> bool {
         let frame_bytes = FRAME_HEADER_BYTES + record_count * RECORD_BYTES + payload_bytes;
-        self.is_empty() || frame_bytes <= self.bytes.len() - self.end
+        let is_light = self.live.is_empty() || self.wire_bytes() < LIVE_BYTES_MAX;
+        self.is_empty() || is_light && frame_bytes <= self.bytes.len() - self.end
+    }
+
+    /// How many pages that stay in the guest's memory the frame has room for, as one more run.
+    pub(crate) fn live_room(&self) -> u16 {
+        if self.live.len() == LIVE_RUNS_MAX {
+            return 0;
+        }
+        // At most `FRAME_PAYLOAD_BYTES_MAX` in pages, which is 256.
+        ((FRAME_PAYLOAD_BYTES_MAX as usize).saturating_sub(self.payload_bytes()) / PAGE_BYTES)
+            as u16
+    }
+
+    /// Adds `pages` of `memory`, which stay there, to the payload. There must be
+    /// [room](Self::live_room) for them.
+    pub(crate) fn push_live(&mut self, memory: &Arc<dyn GuestMemory>, pages: PageRange) {
+        self.memory.get_or_insert_with(|| Arc::clone(memory));
+        self.live_open_bytes += pages.count().bytes() as usize;
+        self.live.push(LiveRun {
+            at: self.tail,
+            pages,
+        });
+    }
+
+    /// How many bytes the payload of the frame that is being built has.
+    pub(crate) fn payload_bytes(&self) -> usize {
+        self.payload().len() + self.live_open_bytes
     }
 
     /// Starts a frame that will have about `record_count` records. Behind sealed frames there must
@@ -115,6 +220,8 @@ impl FrameBuf {
         self.payload_at = payload_at;
         self.tail = payload_at;
         self.records.clear();
+        self.live.truncate(self.live_sealed);
+        self.live_open_bytes = 0;
     }
 
     /// The records of the frame that is being built.
@@ -134,6 +241,9 @@ impl FrameBuf {
 
     /// The page behind the payload, to be written; `None` where the frame is full.
     pub(crate) fn next_page(&mut self) -> Option<&mut [u8; PAGE_BYTES]> {
+        if self.payload_bytes() + PAGE_BYTES > FRAME_PAYLOAD_BYTES_MAX as usize {
+            return None;
+        }
         self.bytes[self.tail..].first_chunk_mut()
     }
 
@@ -153,7 +263,7 @@ impl FrameBuf {
         self.tail = from + shorter.len();
     }
 
-    /// The payload of the frame that is being built.
+    /// The payload of the frame that is being built, without what stays in the guest's memory.
     pub(crate) fn payload(&self) -> &[u8] {
         &self.bytes[self.payload_at..self.tail]
     }
@@ -178,6 +288,9 @@ impl FrameBuf {
         if payload_at != self.payload_at {
             self.bytes
                 .copy_within(self.payload_at..self.tail, payload_at);
+            for run in &mut self.live[self.live_sealed..] {
+                run.at = run.at - self.payload_at + payload_at;
+            }
         }
         let mut bytes = [0; FRAME_HEADER_BYTES];
         header.encode(&mut bytes);
@@ -187,7 +300,9 @@ impl FrameBuf {
             self.start = at;
         }
         self.end = payload_at + (self.tail - self.payload_at);
-        let frame_bytes = self.end - at;
+        let frame_bytes = self.end - at + self.live_open_bytes;
+        self.live_sealed = self.live.len();
+        self.live_sealed_bytes += self.live_open_bytes;
         self.open_at(self.end);
         frame_bytes
     }
@@ -204,16 +319,10 @@ impl FrameBuf {
     }
 }
 
-impl AsRef<[u8]> for FrameBuf {
-    fn as_ref(&self) -> &[u8] {
-        self.bytes()
-    }
-}
-
 impl core::fmt::Debug for FrameBuf {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         f.debug_struct("FrameBuf")
-            .field("sealed_bytes", &self.bytes().len())
+            .field("wire_bytes", &self.wire_bytes())
             .field("payload_bytes_max", &self.payload_bytes_max())
             .finish()
     }

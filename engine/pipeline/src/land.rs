@@ -127,8 +127,9 @@ pub enum LandError {
 /// which whoever let the stream in has read.
 ///
 /// A frame is placed only once header, table, memory map and ownership have been checked. Where all
-/// its pages are raw or zero, the payload is received **straight into guest memory** and its
-/// checksum is taken there: a wrong one ends the stream before the guest could run on it.
+/// its pages are raw, live or zero, the payload is received **straight into guest memory** and its
+/// checksum is taken there: a wrong one ends the stream before the guest could run on it. Live
+/// pages have none; they come only where they were agreed upon.
 pub struct Lander {
     memory: Arc<dyn GuestMemory>,
     ledger: Arc<Ledger>,
@@ -313,23 +314,25 @@ impl Lander {
     ) -> Result<(), S::Error> {
         let mut landing = [VolatileSlice::from(&mut [][..]); LANDING_SLICES_MAX];
         let mut checksum = Checksum::new(self.kernels);
-        let mut raw = self
-            .records
-            .iter()
-            .filter(|record| record.encoding == PageEncoding::Raw);
-        loop {
+        let has_payload = |record: &&PageRecord| record.payload_bytes > 0;
+        for records in self.records.chunks(LANDING_SLICES_MAX) {
+            let records = records.iter().filter(has_payload);
             let mut count = 0;
-            for (slice, record) in landing.iter_mut().zip(raw.by_ref()) {
+            for (slice, record) in landing.iter_mut().zip(records.clone()) {
                 *slice = checked_slice(&*self.memory, pages_of(header, record))
                     .map_err(|error| self.broken(error.into()))?;
                 count += 1;
             }
             let landing = &landing[..count];
             if landing.is_empty() {
-                break;
+                continue;
             }
             source.recv_into(landing)?;
-            landing.iter().for_each(|slice| checksum.update(slice));
+            let still = landing
+                .iter()
+                .zip(records)
+                .filter(|(_, record)| is_still(record));
+            still.for_each(|(slice, _)| checksum.update(slice));
         }
         if checksum.finish() != header.payload_crc {
             return Err(self.broken(self.payload_damaged()).into());
@@ -360,9 +363,7 @@ impl Lander {
         payload_bytes: usize,
     ) -> Result<(), LandError> {
         let mut rest = &self.payload[..payload_bytes];
-        header
-            .check_payload(rest)
-            .map_err(|fault| self.opener.damaged(fault))?;
+        self.check_packed(header, rest)?;
         for (number, record) in self.records.iter().enumerate() {
             // The table was checked: its records' payloads add up to the frame's.
             let Some((own, behind)) = rest.split_at_checked(record.payload_bytes as usize) else {
@@ -370,7 +371,7 @@ impl Lander {
             };
             rest = behind;
             let pages = match record.encoding {
-                PageEncoding::Raw => own,
+                PageEncoding::Raw | PageEncoding::Live => own,
                 PageEncoding::Lz4 => self.unpacker.unpack(record, own).map_err(|fault| {
                     let record = number;
                     LandError::Unpack { record, fault }
@@ -378,6 +379,23 @@ impl Lander {
                 PageEncoding::Zero | PageEncoding::Absent => continue,
             };
             place(&*self.memory, pages_of(header, record), pages)?;
+        }
+        Ok(())
+    }
+
+    /// Takes the checksum of what was not live.
+    fn check_packed(&self, header: &FrameHeader, mut rest: &[u8]) -> Result<(), LandError> {
+        let mut hasher = crc32fast::Hasher::new();
+        for record in &self.records {
+            let own_bytes = rest.len().min(record.payload_bytes as usize);
+            let (own, behind) = rest.split_at(own_bytes);
+            if is_still(record) {
+                hasher.update(own);
+            }
+            rest = behind;
+        }
+        if hasher.finalize() != header.payload_crc {
+            return Err(self.payload_damaged());
         }
         Ok(())
     }
@@ -428,6 +446,11 @@ fn pages_of(header: &FrameHeader, record: &PageRecord) -> PageRange {
     };
     PageRange::from_start_count(start, PageCount::new(record.count.into()))
         .unwrap_or(PageRange::empty())
+}
+
+/// Whether the bytes of a record hold still while they are sent, and so have a checksum.
+fn is_still(record: &PageRecord) -> bool {
+    record.encoding != PageEncoding::Live
 }
 
 fn is_inside(map: &MemoryMap, pages: PageRange) -> bool {

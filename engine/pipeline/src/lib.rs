@@ -38,9 +38,9 @@ mod scan;
 mod seal;
 
 pub use buffers::BufferPool;
-pub use config::{Codec, PackConfig};
+pub use config::{Codec, PackConfig, Staging};
 pub use corridor::{Corridor, PackError, StreamReport};
-pub use frame_buf::FrameBuf;
+pub use frame_buf::{FrameBuf, Piece};
 pub use land::{FrameSource, LandError, Landed, Lander, POPULATE_PAGES_MIN};
 pub use ledger::{Gap, Ledger, RoundTotals};
 pub use memory::{GuestMemory, MemoryError};

@@ -107,6 +107,31 @@ impl Packer {
         Ok(())
     }
 
+    /// What a page of the guest holds, without lifting it.
+    #[inline]
+    pub(crate) fn test_zero(&self, page: &VolatileSlice<'_>) -> Content {
+        self.kernels.test_zero(page)
+    }
+
+    /// Adds the page at `offset`, which is zero, to the frame.
+    pub(crate) fn add_zero(&mut self, offset: u32, frame: &mut FrameBuf) {
+        self.end_run(frame);
+        self.add_record(frame, offset, 1, PageEncoding::Zero, 0);
+    }
+
+    /// Adds the `count` pages from `offset` on, which stay in the guest's memory, to the frame. Their
+    /// place in the payload is the caller's.
+    pub(crate) fn add_live(&mut self, offset: u32, count: u16, frame: &mut FrameBuf) {
+        self.end_run(frame);
+        let bytes = u32::from(count) * PAGE_BYTES as u32;
+        self.add_record(frame, offset, count.into(), PageEncoding::Live, bytes);
+    }
+
+    /// Whether the next run might be encoded, and so must be lifted.
+    pub(crate) fn may_encode_next(&self) -> bool {
+        self.classifier.may_encode_next()
+    }
+
     /// What follows is in another region of memory: no record may span both.
     pub(crate) fn end_region(&mut self, frame: &mut FrameBuf) {
         self.end_run(frame);
@@ -211,6 +236,7 @@ impl Encoder {
         if page_count >= SAMPLED_RUN_PAGES_MIN as usize {
             let middle = page_count / 2 * PAGE_BYTES;
             let sample = self.compress(&raw[middle..middle + PAGE_BYTES])?;
+            classifier.encoded(PAGE_BYTES, began.elapsed());
             if !classifier.judge_sample(sample) {
                 return None;
             }

@@ -80,9 +80,9 @@ impl Sealer {
             sequence: self.sequence,
             chunk,
             record_count: buffer.records().len() as u16,
-            payload_bytes: buffer.payload().len() as u32,
-            // Over the staged copy, which nobody writes: a page that the guest is writing is never
-            // a false alarm.
+            payload_bytes: buffer.payload_bytes() as u32,
+            // Over the staged copy, which nobody writes, and not over what stays in the guest's
+            // memory: a page that the guest is writing is never a false alarm.
             payload_crc: checksum(buffer.payload()),
             table_crc: checksum(buffer.encode_table()),
         };

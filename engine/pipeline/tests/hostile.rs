@@ -68,7 +68,7 @@ impl Frame {
             record_count: self.records.len() as u16,
             payload_bytes: self.payload.len() as u32,
             table_crc: checksum(&table),
-            payload_crc: checksum(&self.payload),
+            payload_crc: checksum(&self.still_payload()),
             ..self.header
         };
         let mut bytes = vec![0; FRAME_HEADER_BYTES];
@@ -76,6 +76,21 @@ impl Frame {
         bytes.extend_from_slice(&table);
         bytes.extend_from_slice(&self.payload);
         bytes
+    }
+
+    /// What the checksum is over.
+    fn still_payload(&self) -> Vec<u8> {
+        let (mut rest, mut still) = (&self.payload[..], Vec::new());
+        for record in &self.records {
+            let own_bytes = rest.len().min(record.payload_bytes as usize);
+            let (own, behind) = rest.split_at(own_bytes);
+            if record.encoding != PageEncoding::Live {
+                still.extend_from_slice(own);
+            }
+            rest = behind;
+        }
+        still.extend_from_slice(rest);
+        still
     }
 }
 
@@ -258,7 +273,13 @@ fn encodings_that_were_not_agreed_upon() {
     let records = vec![record(0, 1, PageEncoding::Lz4, block.len())];
     let packed = pages(0, records, block).bytes();
     let absent = absent(0, 1).bytes();
-    for (bytes, encoding) in [(packed, PageEncoding::Lz4), (absent, PageEncoding::Absent)] {
+    let records = vec![record(0, 1, PageEncoding::Live, PAGE_BYTES)];
+    let live = pages(0, records, noise(1, PAGE_BYTES)).bytes();
+    for (bytes, encoding) in [
+        (packed, PageEncoding::Lz4),
+        (absent, PageEncoding::Absent),
+        (live, PageEncoding::Live),
+    ] {
         let target = target(1);
         let mut lander = Lander::new(
             Arc::clone(&target.memory) as Arc<dyn GuestMemory>,
@@ -371,7 +392,7 @@ fn any_record() -> impl Strategy<Value = PageRecord> {
     let payload = prop_oneof![Just(0), Just(PAGE_BYTES), 0..3 * PAGE_BYTES];
     (0..700_u32, 0..9_u32, encoding, payload).prop_map(|(first, count, encoding, payload)| {
         let payload = match encoding {
-            PageEncoding::Raw => count as usize * PAGE_BYTES,
+            PageEncoding::Raw | PageEncoding::Live => count as usize * PAGE_BYTES,
             PageEncoding::Lz4 => payload,
             PageEncoding::Zero | PageEncoding::Absent => 0,
         };

@@ -20,6 +20,7 @@ fn check(bytes: &[u8]) {
         let content = kernels.copy_and_test_zero(&page, &mut copy);
         assert_eq!(content, expected, "{}", kernels.name());
         assert_eq!(copy[..], bytes[..], "{}", kernels.name());
+        assert_eq!(kernels.test_zero(&page), expected, "{}", kernels.name());
     }
 }
 

@@ -4,7 +4,7 @@ mod common;
 
 use common::{World, map_of, noise, text};
 use limosa_pages::{ChunkIndex, ChunkPages, PAGE_BYTES, PageIndex, PageSet};
-use limosa_pipeline::{Codec, GuestMemory, PackConfig};
+use limosa_pipeline::{Codec, GuestMemory, PackConfig, Staging};
 use limosa_wire::{EncodingSet, PageEncoding};
 use proptest::prelude::*;
 
@@ -62,9 +62,13 @@ fn config() -> impl Strategy<Value = PackConfig> {
         Just(EncodingSet::ALL),
         Just(EncodingSet::ALL.without(PageEncoding::Absent)),
         Just(EncodingSet::ALL.without(PageEncoding::Lz4)),
+        Just(EncodingSet::ALL.without(PageEncoding::Live)),
     ];
-    (codec, encodings, 0..600_usize).prop_map(|(codec, encodings, kib)| {
-        PackConfig::new(codec, encodings).with_frame_payload_bytes(kib << 10)
+    let staging = prop_oneof![Just(Staging::Auto), Just(Staging::Always)];
+    (codec, encodings, staging, 0..600_usize).prop_map(|(codec, encodings, staging, kib)| {
+        PackConfig::new(codec, encodings)
+            .with_staging(staging)
+            .with_frame_payload_bytes(kib << 10)
     })
 }
 
@@ -140,4 +144,36 @@ fn lz4_is_used_where_it_pays_and_only_there() {
     assert_eq!(sent(Fill::Text(1), Codec::None).pages.raw, 512);
     assert_eq!(sent(Fill::Noise(1), Codec::Lz4).pages.raw, 512);
     assert_eq!(sent(Fill::NearlyNoise(1), Codec::Lz4).pages.raw, 512);
+}
+
+/// Long runs go straight out of the guest's memory, short ones through the buffer, and frames of
+/// both kinds share buffers.
+#[test]
+fn long_runs_are_sent_live_where_that_was_agreed() {
+    let sent = |encodings, staging| {
+        let config = PackConfig::new(Codec::None, encodings).with_staging(staging);
+        let mut world = World::new(&map_of(&[(0, 1536)]), 1, &config);
+        // A chunk of noise, one with a hole of zeros, one of scattered pages.
+        apply(&world, &[(0, 1024, Fill::Noise(1)), (600, 9, Fill::Zero)]);
+        let mut pages = PageSet::new(PageIndex::new(1536));
+        pages.insert_range(common::range(0, 1024));
+        for page in (1024..1536).step_by(20) {
+            apply(&world, &[(page, 7, Fill::Noise(page))]);
+            pages.insert_range(common::range(page, 7));
+        }
+        let reports = world.run_round(0, &pages);
+        assert_eq!(world.source.first_difference(&world.target), None);
+        assert_eq!(reports[0].pages.total(), pages.count().get());
+        reports[0]
+    };
+    let live = sent(EncodingSet::ALL, Staging::Auto);
+    assert_eq!(live.pages.live, 1024 - 9, "{live:?}");
+    assert_eq!(live.pages.raw, 26 * 7, "{live:?}");
+    for (encodings, staging) in [
+        (EncodingSet::ALL, Staging::Always),
+        (EncodingSet::ALL.without(PageEncoding::Live), Staging::Auto),
+        (EncodingSet::ALL.without(PageEncoding::Live), Staging::Never),
+    ] {
+        assert_eq!(sent(encodings, staging).pages.live, 0);
+    }
 }

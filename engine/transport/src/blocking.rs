@@ -28,7 +28,9 @@ impl<B: FrameBytes> BlockingSender<B> {
 
 impl<B: FrameBytes> PageSender<B> for BlockingSender<B> {
     fn send(&mut self, frame: B) -> Result<Option<B>, TransportError> {
-        self.link.send_all(frame.bytes())?;
+        let mut pieces = Vec::new();
+        frame.pieces(&mut pieces);
+        self.link.send_pieces(&pieces)?;
         Ok(Some(frame))
     }
 

@@ -1,9 +1,11 @@
 //! The control link: whole messages in both directions over one blocking socket. What they mean,
 //! and how long to wait for the next one, the session knows.
 
+use std::io;
 use std::sync::Arc;
 
 use limosa_wire::{ENVELOPE_BYTES, Envelope};
+use socket2::SockAddr;
 
 use crate::endpoint::Endpoint;
 use crate::error::{TransportError, TransportFault};
@@ -29,6 +31,20 @@ impl ControlLink {
     #[must_use]
     pub fn peer(&self) -> &Endpoint {
         &self.link.name.peer
+    }
+
+    /// Whether what is sent on it, and on page streams beside it, stays in the memory of this host:
+    /// a Unix socket, or a TCP peer at a loopback address or at this side's own.
+    ///
+    /// A relay on this host that carries bytes on is not seen through.
+    #[must_use]
+    pub fn is_local(&self) -> bool {
+        let ip = |address: io::Result<SockAddr>| address.ok()?.as_socket().map(|it| it.ip());
+        let socket = &self.link.socket;
+        match (ip(socket.local_addr()), ip(socket.peer_addr())) {
+            (Some(own), Some(peer)) => peer.to_canonical().is_loopback() || own == peer,
+            (own, peer) => own == peer,
+        }
     }
 
     /// Stops reader and writer, from any thread.

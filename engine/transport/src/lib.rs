@@ -55,6 +55,6 @@ pub use link::StopHandle;
 pub use listener::{Listener, StreamsExpected};
 pub use newcomer::Strangers;
 pub use options::LinkFacts;
-pub use page::{FrameBytes, PageLink, PageReceiver, PageSender};
+pub use page::{FrameBytes, PageLink, PageReceiver, PageSender, Piece};
 pub use probe::{IoPlan, IoReason, PageIo, probe_io};
 pub use wait::Wait;

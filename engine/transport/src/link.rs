@@ -11,6 +11,7 @@ use std::time::Duration;
 use socket2::Socket;
 
 use crate::error::{LinkName, TransportError, TransportFault};
+use crate::page::Piece;
 use crate::sys::{self, Awaited};
 use crate::wait::Wait;
 
@@ -116,6 +117,20 @@ impl Link {
         let mut sent = 0;
         while let Some(rest) = bytes.get(sent..).filter(|rest| !rest.is_empty()) {
             sent += self.sent(self.socket.send_with_flags(rest, libc::MSG_NOSIGNAL))?;
+        }
+        Ok(())
+    }
+
+    /// Sends `pieces`, by blocking calls.
+    pub(crate) fn send_pieces(&self, pieces: &[Piece<'_>]) -> Result<(), TransportError> {
+        let piece_bytes = |piece: &Piece<'_>| match piece {
+            Piece::Bytes(bytes) => bytes.len(),
+            Piece::Memory(slice) => slice.len(),
+        };
+        let total: usize = pieces.iter().map(piece_bytes).sum();
+        let mut sent = 0;
+        while sent < total {
+            sent += self.sent(sys::send_pieces(self.as_fd(), pieces, sent))?;
         }
         Ok(())
     }

@@ -15,25 +15,36 @@ use crate::options::{self, LinkFacts};
 use crate::probe::PageIo;
 use crate::uring::{Ring, UringReceiver, UringSender};
 
-/// A buffer that holds one whole frame and is handed over to be sent.
+/// A part of what a [`FrameBytes`] puts on the wire.
+#[derive(Debug)]
+pub enum Piece<'a> {
+    /// Bytes that hold still.
+    Bytes(&'a [u8]),
+    /// Memory that others may write meanwhile: each byte goes as it is when the kernel takes it.
+    Memory(VolatileSlice<'a>),
+}
+
+/// Whole frames that are handed over to be sent.
 ///
 /// A sender keeps the buffer to itself, in one place and untouched, from the one call of
-/// [`bytes`](Self::bytes) until the kernel is through with them; so whatever safe code returns
-/// there, inside the buffer or on the heap, stays where it is.
+/// [`pieces`](Self::pieces) until the kernel is through with them; so whatever safe code returns
+/// there, inside the buffer, on the heap, or borrowed from what the buffer keeps alive, stays where
+/// it is.
 pub trait FrameBytes: Send + 'static {
-    /// The frame as it goes on the wire. Called once for each time that the buffer is sent.
-    fn bytes(&self) -> &[u8];
+    /// Appends, in their order, the pieces that go on the wire. Called once for each time that the
+    /// buffer is sent.
+    fn pieces<'a>(&'a self, pieces: &mut Vec<Piece<'a>>);
 }
 
 impl FrameBytes for Vec<u8> {
-    fn bytes(&self) -> &[u8] {
-        self
+    fn pieces<'a>(&'a self, pieces: &mut Vec<Piece<'a>>) {
+        pieces.push(Piece::Bytes(self));
     }
 }
 
 impl FrameBytes for Box<[u8]> {
-    fn bytes(&self) -> &[u8] {
-        self
+    fn pieces<'a>(&'a self, pieces: &mut Vec<Piece<'a>>) {
+        pieces.push(Piece::Bytes(self));
     }
 }
 

@@ -1,14 +1,14 @@
-//! The few socket calls that no safe crate offers: receiving into guest memory, and `poll`. It
-//! knows no protocol.
+//! The few socket calls that no safe crate offers: sending from and receiving into guest memory, and
+//! `poll`. It knows no protocol.
 //!
 //! # Safety rules
 //!
 //! 1. A pointer handed to the kernel comes from a slice that is borrowed for the whole call.
-//! 2. Guest memory is only ever written by the kernel, through a `VolatileSlice`'s pointer: no Rust
-//!    reference to it is made, so it does not matter who else reads or writes it meanwhile.
+//! 2. Guest memory is only ever read and written by the kernel, through a `VolatileSlice`'s pointer:
+//!    no Rust reference to it is made, so it does not matter who else reads or writes it meanwhile.
 #![expect(
     unsafe_code,
-    reason = "recvmsg into volatile memory and poll have no safe door"
+    reason = "sendmsg and recvmsg over volatile memory, and poll, have no safe door"
 )]
 
 use std::io;
@@ -17,6 +17,8 @@ use std::os::fd::{AsRawFd as _, BorrowedFd};
 use std::time::Duration;
 
 use vm_memory::VolatileSlice;
+
+use crate::page::Piece;
 
 /// Most pieces in one call. Source: `UIO_MAXIOV`, readv(2).
 pub(crate) const PIECES_MAX: usize = 1024;
@@ -50,9 +52,70 @@ impl Pieces {
     }
 }
 
+impl Pieces {
+    /// Appends `pieces`.
+    ///
+    /// What is left here are bare pointers: they may be used while the pieces are borrowed.
+    pub(crate) fn append(&mut self, pieces: &[Piece<'_>]) {
+        self.0.extend(pieces.iter().map(|piece| match piece {
+            Piece::Bytes(bytes) => libc::iovec {
+                iov_base: bytes.as_ptr().cast_mut().cast(),
+                iov_len: bytes.len(),
+            },
+            Piece::Memory(slice) => libc::iovec {
+                iov_base: slice.ptr_guard().as_ptr().cast_mut().cast(),
+                iov_len: slice.len(),
+            },
+        }));
+    }
+
+    /// Bytes in all pieces.
+    pub(crate) fn bytes(&self) -> usize {
+        self.0.iter().map(|piece| piece.iov_len).sum()
+    }
+
+    /// Appends what is left of `other` behind its first `skip` bytes, as far as a call takes it.
+    pub(crate) fn append_rest(&mut self, other: &Self, mut skip: usize) {
+        for piece in &other.0 {
+            if skip >= piece.iov_len {
+                skip -= piece.iov_len;
+                continue;
+            }
+            if self.0.len() == PIECES_MAX {
+                return;
+            }
+            self.0.push(libc::iovec {
+                iov_base: piece.iov_base.wrapping_byte_add(skip),
+                iov_len: piece.iov_len - skip,
+            });
+            skip = 0;
+        }
+    }
+}
+
 /// Bytes in all of `landing`.
 pub(crate) fn landing_bytes(landing: &[VolatileSlice<'_>]) -> usize {
     landing.iter().map(VolatileSlice::len).sum()
+}
+
+/// Sends `pieces` behind their first `skip` bytes; returns when all are with the kernel, as many as
+/// one call takes, or the socket's time is up.
+pub(crate) fn send_pieces(
+    socket: BorrowedFd<'_>,
+    pieces: &[Piece<'_>],
+    skip: usize,
+) -> io::Result<usize> {
+    let (mut all, mut rest) = (Pieces::default(), Pieces::default());
+    all.append(pieces);
+    rest.append_rest(&all, skip);
+    // SAFETY: all-zero is a valid `msghdr`: no address, no pieces, no control data.
+    let mut message: libc::msghdr = unsafe { mem::zeroed() };
+    message.msg_iov = rest.0.as_mut_ptr();
+    message.msg_iovlen = rest.0.len();
+    // SAFETY: the pieces are borrowed until the call returns, and only read; the message and its
+    // piece list live on this stack and in `rest`.
+    let sent = unsafe { libc::sendmsg(socket.as_raw_fd(), &raw const message, libc::MSG_NOSIGNAL) };
+    usize::try_from(sent).map_err(|_| io::Error::last_os_error())
 }
 
 /// Receives into `into`; returns when it is full, the peer has closed, or the socket's time is up.

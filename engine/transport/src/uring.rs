@@ -5,11 +5,12 @@
 //!
 //! 1. From `Ring::submit` until `poll`, `wait` or `cancel` has returned the call's result, the
 //!    kernel may use everything that the call points to. So it must stay where it is: a sender's
-//!    frames lie in boxes that nobody touches, a receiver does not return before the result is
-//!    there.
+//!    frames lie in boxes that nobody touches, and keep alive the guest memory that they refer to; a
+//!    receiver does not return before the result is there.
 //! 2. A ring that is dropped waits for its call first. A sender shuts its socket down before that,
 //!    so that the wait is short.
-//! 3. Frames are only read by the kernel, guest memory only written, both through bare pointers.
+//! 3. What is sent is only read by the kernel, what is received into only written, both through bare
+//!    pointers.
 //! 4. A ring is used by the thread that made it: its type is not `Send`.
 #![expect(
     unsafe_code,
@@ -33,7 +34,7 @@ use crate::error::TransportError;
 use crate::link::{Link, Start};
 use crate::page::{FrameBytes, PageReceiver, PageSender};
 use crate::probe::{IoReason, PageIo};
-use crate::sys::{self, PIECES_MAX, Pieces};
+use crate::sys::{self, Pieces};
 
 /// Marks the completion of the call, and of its cancellation.
 const CALL: u64 = 1;
@@ -260,26 +261,37 @@ impl Call {
     }
 }
 
-/// A frame in its box, and where its bytes are.
+/// A frame in its box, and where its pieces are.
 struct Held<B> {
     frame: NonNull<B>,
-    bytes: NonNull<[u8]>,
+    pieces: Pieces,
+    bytes: usize,
 }
 
 impl<B: FrameBytes> Held<B> {
-    fn new(frame: B) -> Self {
+    /// Holds `frame`; `pieces` is an empty list to be used.
+    fn new(frame: B, mut pieces: Pieces) -> Self {
         let frame = NonNull::from(Box::leak(Box::new(frame)));
+        let mut borrowed = Vec::new();
         // SAFETY: the box was just leaked and is only taken back by `release`, which takes `self`;
-        // until then nothing but this shared reference touches the frame, so the bytes that safe
+        // until then nothing but this shared reference touches the frame, so the pieces that safe
         // code derives from it stay valid.
-        let bytes = NonNull::from(unsafe { frame.as_ref() }.bytes());
-        Self { frame, bytes }
+        unsafe { frame.as_ref() }.pieces(&mut borrowed);
+        pieces.append(&borrowed);
+        let bytes = pieces.bytes();
+        Self {
+            frame,
+            pieces,
+            bytes,
+        }
     }
 
-    /// The frame itself. The kernel must be through with its bytes.
-    fn release(self) -> B {
+    /// The frame itself, and the list that was used. The kernel must be through with its bytes.
+    fn release(self) -> (B, Pieces) {
+        let mut pieces = self.pieces;
+        pieces.0.clear();
         // SAFETY: made by `Box::leak` in `new`, and taken back once, because `self` is consumed.
-        *unsafe { Box::from_raw(self.frame.as_ptr()) }
+        (*unsafe { Box::from_raw(self.frame.as_ptr()) }, pieces)
     }
 }
 
@@ -294,6 +306,8 @@ pub(crate) struct UringSender<B: FrameBytes> {
     /// How much of the oldest is sent.
     oldest_sent_bytes: usize,
     done: VecDeque<B>,
+    /// Lists of pieces to be used again.
+    spare: Vec<Pieces>,
     held_max: usize,
 }
 
@@ -306,6 +320,7 @@ impl<B: FrameBytes> UringSender<B> {
             held: VecDeque::with_capacity(held_max),
             oldest_sent_bytes: 0,
             done: VecDeque::with_capacity(held_max),
+            spare: Vec::with_capacity(held_max),
             held_max,
         }
     }
@@ -315,11 +330,8 @@ impl<B: FrameBytes> UringSender<B> {
         if !self.ring.is_busy && !self.held.is_empty() {
             self.call.pieces.0.clear();
             let mut skip = self.oldest_sent_bytes;
-            for held in self.held.iter().take(PIECES_MAX) {
-                self.call.pieces.0.push(libc::iovec {
-                    iov_base: held.bytes.cast::<u8>().as_ptr().wrapping_add(skip).cast(),
-                    iov_len: held.bytes.len() - skip,
-                });
+            for held in &self.held {
+                self.call.pieces.append_rest(&held.pieces, skip);
                 skip = 0;
             }
             let flags = (libc::MSG_NOSIGNAL | libc::MSG_WAITALL) as u32;
@@ -357,12 +369,14 @@ impl<B: FrameBytes> UringSender<B> {
     fn account(&mut self, result: i32) -> Result<(), TransportError> {
         let mut sent = self.oldest_sent_bytes + self.link.sent(as_result(result))?;
         while let Some(held) = self.held.pop_front() {
-            if held.bytes.len() > sent {
+            if held.bytes > sent {
                 self.held.push_front(held);
                 break;
             }
-            sent -= held.bytes.len();
-            self.done.push_back(held.release());
+            sent -= held.bytes;
+            let (frame, pieces) = held.release();
+            self.done.push_back(frame);
+            self.spare.push(pieces);
         }
         self.oldest_sent_bytes = sent;
         Ok(())
@@ -374,7 +388,8 @@ impl<B: FrameBytes> PageSender<B> for UringSender<B> {
         while self.held.len() >= self.held_max {
             self.advance()?;
         }
-        self.held.push_back(Held::new(frame));
+        let pieces = self.spare.pop().unwrap_or_default();
+        self.held.push_back(Held::new(frame, pieces));
         self.start()?;
         Ok(self.done.pop_front())
     }

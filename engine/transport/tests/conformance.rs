@@ -10,7 +10,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use limosa_transport::{
-    FrameBytes, IoChoice, PageIo, PageLink, PageReceiver, PageSender, TransportFault, probe_io,
+    FrameBytes, IoChoice, PageIo, PageLink, PageReceiver, PageSender, Piece, TransportFault,
+    probe_io,
 };
 use support::{Dice, Net, SILENCE, Stranger, World, bind, expected, soon, timed};
 use vm_memory::mmap::MmapRegion;
@@ -24,8 +25,8 @@ struct Inline {
 }
 
 impl FrameBytes for Inline {
-    fn bytes(&self) -> &[u8] {
-        &self.bytes
+    fn pieces<'a>(&'a self, pieces: &mut Vec<Piece<'a>>) {
+        pieces.push(Piece::Bytes(&self.bytes));
     }
 }
 

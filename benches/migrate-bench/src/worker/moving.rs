@@ -346,5 +346,6 @@ fn pages_of(counts: EncodingCounts) -> Pages {
         zero: counts.zero,
         raw: counts.raw,
         lz4: counts.lz4,
+        live: counts.live,
     }
 }

@@ -33,6 +33,28 @@ impl Avx2 {
         // SAFETY: `self` exists, so the processor has AVX2.
         unsafe { copy_and_test_zero(page, into) }
     }
+
+    /// Whether the page holds nothing but zeros.
+    #[inline]
+    pub(super) fn test_zero(self, page: SourcePage<'_>) -> bool {
+        // SAFETY: `self` exists, so the processor has AVX2.
+        unsafe { test_zero(page) }
+    }
+}
+
+#[target_feature(enable = "avx2")]
+fn test_zero(page: SourcePage<'_>) -> bool {
+    let source = page.pointer.cast::<__m256i>();
+    (0..PAGE_BYTES / TURN_BYTES).all(|turn| {
+        let mut all = _mm256_setzero_si256();
+        for lane in 0..4 {
+            // SAFETY: `(turn * 4 + lane + 1) * 32` is at most `PAGE_BYTES`, which a `SourcePage` has
+            // readable and aligned.
+            let part = unsafe { source.add(turn * 4 + lane).read_volatile() };
+            all = _mm256_or_si256(all, part);
+        }
+        _mm256_testz_si256(all, all) == 1
+    })
 }
 
 #[target_feature(enable = "avx2")]

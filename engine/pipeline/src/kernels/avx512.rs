@@ -33,6 +33,28 @@ impl Avx512 {
         // SAFETY: `self` exists, so the processor has AVX-512 F.
         unsafe { copy_and_test_zero(page, into) }
     }
+
+    /// Whether the page holds nothing but zeros.
+    #[inline]
+    pub(super) fn test_zero(self, page: SourcePage<'_>) -> bool {
+        // SAFETY: `self` exists, so the processor has AVX-512 F.
+        unsafe { test_zero(page) }
+    }
+}
+
+#[target_feature(enable = "avx512f")]
+fn test_zero(page: SourcePage<'_>) -> bool {
+    let source = page.pointer.cast::<__m512i>();
+    (0..PAGE_BYTES / TURN_BYTES).all(|turn| {
+        let mut all = _mm512_setzero_si512();
+        for lane in 0..4 {
+            // SAFETY: `(turn * 4 + lane + 1) * 64` is at most `PAGE_BYTES`, which a `SourcePage` has
+            // readable and aligned.
+            let part = unsafe { source.add(turn * 4 + lane).read_volatile() };
+            all = _mm512_or_si512(all, part);
+        }
+        _mm512_test_epi64_mask(all, all) == 0
+    })
 }
 
 #[target_feature(enable = "avx512f")]

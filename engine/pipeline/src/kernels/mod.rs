@@ -6,9 +6,9 @@
 //! Guest memory changes under the reader: vCPUs and devices write while a page is lifted.
 //! 1. Guest memory is only reached through a [`VolatileSlice`], never through a `&[u8]`: a
 //!    reference would promise the compiler that the bytes hold still.
-//! 2. Each byte of a page is read **once**, by a volatile load, and both the copy and the zero test
-//!    use the value in the register. A second read could see another value, and a page would count
-//!    as zero whose copy is not.
+//! 2. Where a page is copied, each byte is read **once**, by a volatile load, and both the copy and
+//!    the zero test use the value in the register. A second read could see another value, and a
+//!    page would count as zero whose copy is not.
 //! 3. A loop that needs a processor feature is reached through a value which exists only where that
 //!    feature was found.
 #![expect(unsafe_code, reason = "SIMD over memory that a running guest writes")]
@@ -135,6 +135,26 @@ impl Kernels {
             #[cfg(target_arch = "x86_64")]
             Kind::Avx512(avx512) => avx512.copy_and_test_zero(page, into),
         };
+        if is_zero {
+            Content::Zero
+        } else {
+            Content::Data
+        }
+    }
+
+    /// Says what a page of memory that others may write holds, and reads no more of it than that
+    /// takes: of most pages with data a few cache lines.
+    ///
+    /// A source that is not exactly one page counts as data.
+    #[inline]
+    pub fn test_zero(self, source: &VolatileSlice<'_>) -> Content {
+        let is_zero = SourcePage::new(source).is_some_and(|page| match self.0 {
+            Kind::Portable => portable::is_zero_page(page),
+            #[cfg(target_arch = "x86_64")]
+            Kind::Avx2(avx2) => avx2.test_zero(page),
+            #[cfg(target_arch = "x86_64")]
+            Kind::Avx512(avx512) => avx512.test_zero(page),
+        });
         if is_zero {
             Content::Zero
         } else {

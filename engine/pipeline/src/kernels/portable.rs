@@ -20,6 +20,16 @@ pub(super) fn copy_and_test_zero(page: SourcePage<'_>, into: &mut [u8; PAGE_BYTE
     seen == 0
 }
 
+/// Whether the page holds nothing but zeros.
+pub(super) fn is_zero_page(page: SourcePage<'_>) -> bool {
+    let source = page.pointer.cast::<u64>();
+    (0..PAGE_BYTES / WORD_BYTES).all(|at| {
+        // SAFETY: a `SourcePage` has `PAGE_BYTES` readable, aligned bytes.
+        let word = unsafe { source.add(at).read_volatile() };
+        word == 0
+    })
+}
+
 /// Whether there is nothing but zeros in `bytes`.
 pub(super) fn is_zero(bytes: &[u8]) -> bool {
     bytes.iter().all(|byte| *byte == 0)

@@ -13,7 +13,7 @@ use limosa_pages::{
 };
 use limosa_pipeline::{
     BufferPool, ChunkWork, Corridor, FrameBuf, FrameSource, GuestMemory, LandError, Landed, Lander,
-    Ledger, MemoryError, PackConfig, PackError, StreamReport, scan,
+    Ledger, MemoryError, PackConfig, PackError, Piece, StreamReport, scan,
 };
 use limosa_wire::{EncodingSet, MigrationId, Round, StreamIndex, StreamSecret};
 use vm_memory::mmap::MmapRegion;
@@ -369,7 +369,7 @@ fn send_round(
     };
     let mut sink = |mut buffer: FrameBuf| {
         outgoing
-            .send(buffer.bytes().to_vec())
+            .send(wire_of(&buffer))
             .map_err(|_| TestError::Link)?;
         buffer.clear();
         Ok::<_, TestError>(buffer)
@@ -383,12 +383,29 @@ fn land_round(lander: &mut Lander, link: &mut Link) {
     while !matches!(lander.land(link).unwrap(), Landed::Barrier { .. }) {}
 }
 
+/// What a buffer puts on the wire.
+pub(crate) fn wire_of(buffer: &FrameBuf) -> Vec<u8> {
+    let mut wire = Vec::new();
+    for piece in buffer.pieces() {
+        match piece {
+            Piece::Buffer(bytes) => wire.extend_from_slice(bytes),
+            Piece::Guest(slice) => {
+                let at = wire.len();
+                wire.resize(at + slice.len(), 0);
+                slice.copy_to(&mut wire[at..]);
+            }
+        }
+    }
+    assert_eq!(wire.len(), buffer.wire_bytes());
+    wire
+}
+
 /// A sink that keeps what it is given.
 pub(crate) fn keep(
     bytes: &mut Vec<u8>,
 ) -> impl FnMut(FrameBuf) -> Result<FrameBuf, TestError> + '_ {
     |mut buffer| {
-        bytes.extend_from_slice(buffer.bytes());
+        bytes.extend(wire_of(&buffer));
         buffer.clear();
         Ok(buffer)
     }
