@@ -159,3 +159,41 @@ fn the_report_says_how_pages_travelled() {
         assert!(source.wire_bytes() > 0 && source.overhead_bytes > 0);
     }
 }
+
+/// Runs of pages go straight out of the guest's memory where both sides let them, and nowhere else.
+#[test]
+fn pages_are_staged_where_either_side_wants_it() {
+    use limosa::Staging::{Always, Auto, Never};
+    let live = |source, target| {
+        let at = |staging| limosa::MigrationConfig {
+            staging,
+            codec: Codec::None,
+            ..quick()
+        };
+        let mut listener = listen(&at(target));
+        let (mut guest, mut host) = (TestGuest::running(), TestHost::default());
+        let endpoint = listener.endpoint().clone();
+        let (out, landed) = std::thread::scope(|scope| {
+            let landing = scope.spawn(|| {
+                let token = CancelToken::new();
+                limosa::migrate_in(&mut host, &mut listener, &at(target), &token, &mut ())
+            });
+            let token = CancelToken::new();
+            let out = limosa::migrate_out(&mut guest, &endpoint, &at(source), &token, &mut ());
+            (out.unwrap(), landing.join().unwrap().unwrap())
+        });
+        assert_eq!(guest.memory.first_difference(&landed.guest.memory), None);
+        out.pages().live
+    };
+    for (source, target) in [(Auto, Auto), (Never, Auto), (Auto, Never), (Never, Never)] {
+        assert!(live(source, target) > 0, "{source:?} to {target:?}");
+    }
+    for (source, target) in [
+        (Always, Auto),
+        (Auto, Always),
+        (Always, Never),
+        (Never, Always),
+    ] {
+        assert_eq!(live(source, target), 0, "{source:?} to {target:?}");
+    }
+}

@@ -222,6 +222,10 @@ pub(crate) struct LinkArgs {
     /// Page encoding: none, lz4, or lz4 where a sample says that it pays.
     #[arg(long, value_enum, default_value_t = CodecChoice::Auto)]
     pub(crate) codec: CodecChoice,
+    /// Whether raw pages pass through a buffer, where they hold still for a checksum. `auto`: not on
+    /// links within one host. `never`: on no link; the other side must ask for it too.
+    #[arg(long, value_enum, default_value_t = StagingChoice::Auto)]
+    pub(crate) staging: StagingChoice,
     /// Longest pause that the guest may see (1ms to 60s).
     #[arg(long, value_parser = units::downtime, default_value = "300ms")]
     pub(crate) downtime: Duration,
@@ -280,6 +284,8 @@ choices! {
     Io { Auto, Uring, Blocking }
     /// Page encoding.
     CodecChoice { Auto, None, Lz4 }
+    /// Way of raw pages.
+    StagingChoice { Auto, Always, Never }
     /// Policy for a guest that is too busy.
     OnStallChoice { Fail, Stop }
 }
@@ -322,6 +328,7 @@ mod tests {
             "source --to nowhere",
             "target --listen nowhere",
             "run --codec zip",
+            "run --staging maybe",
         ] {
             let words = std::iter::once("migrate-bench").chain(line.split(' '));
             let error = Cli::try_parse_from(words).unwrap_err();

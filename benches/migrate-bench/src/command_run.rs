@@ -132,6 +132,7 @@ pub(crate) fn config_of(args: &RunArgs, bench: &Bench, kind: &str, reason: &str)
         io: bench.io().map(String::from),
         streams: link.streams,
         codec: link.codec.clone(),
+        staging: link.staging.clone(),
         downtime_ms: link.downtime.as_secs_f64() * 1e3,
         on_stall: link.on_stall.clone(),
         seed: guest.seed,

@@ -64,5 +64,6 @@ pub(crate) fn link_order(args: &LinkArgs) -> LinkOrder {
         downtime: args.downtime,
         on_stall: args.on_stall.to_string(),
         io: args.io.to_string(),
+        staging: args.staging.to_string(),
     }
 }

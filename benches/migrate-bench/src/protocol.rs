@@ -82,6 +82,7 @@ pub(crate) struct LinkOrder {
     pub(crate) downtime: Duration,
     pub(crate) on_stall: String,
     pub(crate) io: String,
+    pub(crate) staging: String,
 }
 
 impl CpuFacts {
@@ -113,6 +114,8 @@ pub(crate) enum Order {
         kind: String,
         backing: String,
         io: String,
+        #[serde(default)]
+        staging: String,
         digest: bool,
         #[serde(default)]
         memory_bytes_max: Option<u64>,
@@ -300,6 +303,7 @@ mod tests {
             kind: "kvm".into(),
             backing: "anonymous".into(),
             io: "auto".into(),
+            staging: "auto".into(),
             digest: false,
             memory_bytes_max: None,
             populated_bytes: None,

@@ -39,6 +39,7 @@ pub(crate) struct Config {
     pub(crate) io: Option<String>,
     pub(crate) streams: u16,
     pub(crate) codec: String,
+    pub(crate) staging: String,
     pub(crate) downtime_ms: f64,
     pub(crate) on_stall: String,
     pub(crate) seed: u64,

@@ -192,6 +192,7 @@ impl Bench {
             kind: self.guest.kind.clone(),
             backing: self.guest.backing.clone(),
             io: self.link.io.clone(),
+            staging: self.link.staging.clone(),
             digest: self.proofs.digest,
             memory_bytes_max: None,
             populated_bytes: self.populated_bytes,

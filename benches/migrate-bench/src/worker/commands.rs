@@ -134,6 +134,7 @@ pub(crate) fn target(args: &TargetArgs) -> Result<ExitCode> {
         kind: kind.into(),
         backing: args.backing.to_string(),
         io: args.link.io.to_string(),
+        staging: args.link.staging.to_string(),
         digest: false,
         memory_bytes_max: args.memory_max,
         populated_bytes: None,

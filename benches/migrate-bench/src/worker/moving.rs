@@ -6,8 +6,8 @@ use anyhow::Result;
 use limosa::{
     CancelToken, Cause, Codec, EncodingCounts, Endpoint, GuestError, GuestMemory, IoChoice,
     LinkConfig, Listener, MigrationConfig, MigrationError, Moment, Offer, OnStall, SessionError,
-    SourceGuest, SourceReport, StateSection, TargetGuest, TargetHost, TargetPolicy, migrate_in,
-    migrate_out,
+    SourceGuest, SourceReport, Staging, StateSection, TargetGuest, TargetHost, TargetPolicy,
+    migrate_in, migrate_out,
 };
 use limosa_compat::HostCpu;
 use limosa_payload::protocol::Phase;
@@ -127,6 +127,7 @@ pub(crate) struct Listen {
     pub(crate) kind: String,
     pub(crate) backing: String,
     pub(crate) io: String,
+    pub(crate) staging: String,
     pub(crate) digest: bool,
     /// Largest guest to accept, in bytes; none for as much as a host can have at all.
     pub(crate) memory_bytes_max: Option<u64>,
@@ -161,6 +162,7 @@ pub(crate) fn listen(
     let mut listener = Listener::bind(&wish.endpoint.parse()?, &link)?;
     let config = MigrationConfig {
         link,
+        staging: staging_of(&wish.staging),
         ..MigrationConfig::default()
     };
     let digest = if wish.digest {
@@ -292,12 +294,21 @@ fn config_of(order: &LinkOrder) -> MigrationConfig {
         _ => OnStall::Fail,
     };
     config.link.io = io_of(&order.io);
+    config.staging = staging_of(&order.staging);
     config.codec = match order.codec.as_str() {
         "none" => Codec::None,
         "lz4" => Codec::Lz4,
         _ => Codec::Auto,
     };
     config
+}
+
+fn staging_of(name: &str) -> Staging {
+    match name {
+        "always" => Staging::Always,
+        "never" => Staging::Never,
+        _ => Staging::Auto,
+    }
 }
 
 fn io_of(name: &str) -> IoChoice {
