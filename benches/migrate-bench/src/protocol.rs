@@ -82,6 +82,7 @@ pub(crate) struct LinkOrder {
     pub(crate) downtime: Duration,
     pub(crate) on_stall: String,
     pub(crate) io: String,
+    #[serde(default)]
     pub(crate) staging: String,
 }
 

@@ -38,7 +38,7 @@ const TOP: [(&str, Kind); 6] = [
     ("/summary", Any),
 ];
 
-const CONFIG: [(&str, Kind); 25] = [
+const CONFIG: [(&str, Kind); 26] = [
     ("/guest", OneOf(&["kvm", "process"])),
     ("/guest_reason", Text),
     ("/memory_bytes", Count),
@@ -54,6 +54,7 @@ const CONFIG: [(&str, Kind); 25] = [
     ("/io", Text),
     ("/streams", Count),
     ("/codec", OneOf(&["auto"])),
+    ("/staging", OneOf(&["auto"])),
     ("/downtime_ms", Figure),
     ("/on_stall", OneOf(&["fail"])),
     ("/seed", Count),
@@ -258,7 +259,7 @@ fn assert_adds_up(run: &Value, guest_bytes: u64) {
     assert_eq!(run["rounds"][0]["pages"], guest_bytes / PAGE_BYTES, "{run}");
     assert_eq!(sum_of_rounds(run, "pages"), pages(run), "{run}");
     assert_eq!(sum_of_rounds(run, "wire_bytes"), count(run, "/wire_bytes"));
-    let payload = count(run, "/pages/raw") * PAGE_BYTES;
+    let payload = (count(run, "/pages/raw") + count(run, "/pages/live")) * PAGE_BYTES;
     let wire = count(run, "/wire_bytes");
     // Headers and tables: a few per cent, and never nothing.
     assert!(wire > payload, "{run}");

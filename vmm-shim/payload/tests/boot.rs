@@ -294,7 +294,7 @@ fn the_rate_is_held() {
             let vcpu = machine.probe.vcpu(0).expect("a report");
             (vcpu.writes, vcpu.writes + vcpu.writes_dropped, vcpu.stamps)
         };
-        let held = (0..10).any(|_| {
+        let held = (0..60).any(|_| {
             let (start, before) = (Instant::now(), all(&machine));
             sleep(Duration::from_millis(300));
             let (due, after) = (start.elapsed().as_secs_f64() * 20_000.0, all(&machine));
