@@ -16,7 +16,7 @@ use crate::error::{ShimError, Stage};
 use crate::host_view::HostView;
 use crate::memory::GuestRam;
 use crate::pages::GuestPages;
-use crate::spec::{Backing, GuestSpec, HugePages};
+use crate::spec::{Backing, Enforcement, GuestSpec, HugePages};
 use crate::state::{MachineState, msrs, section_kinds};
 use crate::threads::{RunState, Threads};
 use crate::vcpu::{Vcpu, VcpuCell};
@@ -106,10 +106,14 @@ impl KvmGuest {
         spec.params(0)?;
         let map = layout::memory_map(spec.memory_bytes)?;
         let chosen = cpu::choose(&vm::open_kvm()?, &spec.cpu)?;
-        cpu::check_memory(&chosen.processor, &map)?;
-        let mut blank = Blank::new(map, spec.vcpu_count, spec.backing, spec.huge_pages)?;
+        if spec.cpu.enforcement == Enforcement::Strict {
+            cpu::check_memory(&chosen.processor, &map)?;
+        }
+        let mut blank = Blank::new(map.clone(), spec.vcpu_count, spec.backing, spec.huge_pages)?;
         let image = Image::embedded()?;
         let cpu = cpu::give(&blank.kvm, &mut blank.vcpus, &chosen, &spec.cpu)?;
+        // Whatever was chosen, these are the addresses that the guest sees.
+        cpu::check_memory(&cpu.processor, &map)?;
         for vcpu in &mut blank.vcpus {
             boot::enter(vcpu, &image)?;
         }
