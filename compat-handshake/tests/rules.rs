@@ -536,7 +536,8 @@ proptest! {
         prop_assume!(row.is_none_or(|row| row.bits == 1));
         let kind = row.map(|row| row.kind);
         let relied_on = match kind {
-            None | Some(Kind::Feature | Kind::Inverse(Inverse::Mitigation)) => true,
+            None => true,
+            Some(Kind::Feature | Kind::NumericEqual | Kind::Inverse(Inverse::Mitigation)) => true,
             Some(_) => false,
         };
         let Judgement { mismatches, warnings, .. } = judge(&guest, &host);

@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use limosa_compat::{
-    CpuidTable, HostCpu, Mode, Processor, TscScaling, differences, feature_names, has, is_feature,
-    judge, restrict,
+    CpuidTable, HostCpu, Mode, Processor, Register, TscScaling, differences, feature_names, has,
+    is_feature, judge, restrict, shape,
 };
 use limosa_shim::{
     CpuError, CpuSpec, Enforcement, GuestSpec, KvmGuest, KvmHost, ShimError, Workload,
@@ -47,6 +47,52 @@ fn a_guest_in_mode_off_reads_what_it_was_promised_and_fits_its_own_host() {
     let judgement = judge(guest.cpu(), &host);
     assert_eq!(judgement.mismatches, []);
     assert_eq!(guest.cpu().baseline, "off");
+}
+
+#[test]
+fn a_host_offers_nothing_that_its_guests_are_not_shown() {
+    if common::no_kvm() {
+        return;
+    }
+    let host = host_cpu(&open_kvm().expect("kvm")).expect("host");
+    let guest = KvmGuest::boot(&spec(Mode::Off)).expect("boot");
+    let found = differences(&host.offer, &guest.cpu().processor);
+    let lacking: Vec<_> = found.iter().filter(|found| !found.is_extra()).collect();
+    assert!(lacking.is_empty(), "{lacking:#?}");
+    // Nor can a pool that this host belongs to have anything that it does not show.
+    let mut alone = spec(Mode::Common);
+    alone.cpu.pool = vec![host.offer];
+    match KvmGuest::boot(&alone) {
+        Ok(guest) => assert_eq!(guest.cpu().baseline, "common"),
+        Err(ShimError::Cpu(CpuError::NotEnforced { shown, hidden, .. })) => {
+            assert!(!shown.is_empty());
+            assert_eq!(hidden, [""; 0]);
+        }
+        Err(other) => panic!("{other}"),
+    }
+}
+
+#[test]
+fn what_kvm_can_hide_stays_hidden_without_enforcement() {
+    if common::no_kvm() {
+        return;
+    }
+    let host = host_cpu(&open_kvm().expect("kvm")).expect("host");
+    let mut unenforced = spec(Mode::Minimum);
+    unenforced.cpu.enforcement = Enforcement::Unenforced;
+    let guest = KvmGuest::boot(&unenforced).expect("boot");
+    let bits = |processor: &Processor| {
+        let cpuid = &processor.cpuid;
+        cpuid.register(0x8000_0008, 0, Register::Eax) & 0xff
+    };
+    let least = shape(Mode::Minimum, &host.offer, &[]).expect("minimum");
+    // Every KVM known lets this number be less.
+    assert_eq!(bits(&guest.cpu().processor), bits(&least.processor));
+    assert_eq!(
+        differences(&guest.cpu().processor, &read_inside(&guest)),
+        []
+    );
+    assert_eq!(judge(guest.cpu(), &host).mismatches, []);
 }
 
 #[test]
@@ -166,8 +212,11 @@ fn memory_beyond_the_addresses_of_a_baseline_is_refused_by_its_numbers() {
     narrow.offer.cpuid = CpuidTable::new(entries).expect("table");
     let mut large = spec(Mode::Off);
     large.cpu.pretend = Some(narrow);
-    let Err(error) = KvmGuest::boot(&large) else {
-        panic!("booted")
-    };
-    assert!(error.to_string().contains("25 bits"), "{error}");
+    for enforcement in [Enforcement::Strict, Enforcement::Unenforced] {
+        large.cpu.enforcement = enforcement;
+        let Err(error) = KvmGuest::boot(&large) else {
+            panic!("booted")
+        };
+        assert!(error.to_string().contains("25 bits"), "{error}");
+    }
 }

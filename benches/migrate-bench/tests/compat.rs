@@ -300,6 +300,51 @@ fn files_of_another_world_are_refused() {
 }
 
 #[test]
+fn standard_input_is_read_once() {
+    let milan = processor("milan");
+    let text = std::fs::read_to_string(&milan).unwrap();
+    for line in ["compat compare - -", "compat baseline - -"] {
+        is_unreadable(&bench_reading(line, &text), &["standard input", "once"]);
+    }
+    for line in [
+        "run --compat common:-,-".to_owned(),
+        "run --compat common:- --as-host -".into(),
+    ] {
+        let done = bench_reading(&line, &text);
+        assert_eq!(done.code, Some(2), "{line}: {done:?}");
+        assert!(done.err.contains("only once"), "{line}: {done:?}");
+    }
+    let done = bench_reading(&format!("compat compare - {milan}"), &text);
+    assert_eq!(done.code, Some(0), "{done:?}");
+}
+
+#[test]
+fn a_mark_of_byte_order_is_no_part_of_a_file() {
+    let folder = tempfile::tempdir().unwrap();
+    for form in ["cpuid", "json"] {
+        let line = |file: &str| format!("compat show {file} --format {form}");
+        let text = out(&line(&processor("milan")));
+        let marked = file(folder.path(), form, format!("\u{feff}{text}"));
+        assert_eq!(out(&line(&marked)), text);
+    }
+}
+
+#[test]
+fn a_text_is_read_up_to_its_own_limit() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = std::fs::read_to_string(processor("milan")).unwrap();
+    let long = |bytes: usize| {
+        let comment = "#".repeat(bytes - text.len() - 1);
+        file(folder.path(), "long", format!("{text}{comment}\n"))
+    };
+    let largest = long(256 << 10);
+    out(&format!("compat show {largest}"));
+    let larger = long((256 << 10) + 1);
+    let done = bench(&format!("compat show {larger}"));
+    is_unreadable(&done, &[&larger, "262144"]);
+}
+
+#[test]
 fn words_that_mean_nothing() {
     let milan = processor("milan");
     for (line, culprit) in [

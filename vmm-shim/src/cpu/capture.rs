@@ -3,10 +3,7 @@
 
 use kvm_bindings::{KVM_MAX_CPUID_ENTRIES, kvm_cpuid_entry2};
 use kvm_ioctls::{Cap, Kvm, VcpuFd};
-use limosa_compat::{
-    CpuidTable, FEATURE_MSRS_MAX, HostCpu, Kind, Mode, MsrTable, Processor, Register, TableError,
-    TscScaling, cpuid_word, shape,
-};
+use limosa_compat::{FEATURE_MSRS_MAX, HostCpu, Mode, MsrTable, Processor, TscScaling, shape};
 
 use super::entries::table;
 use super::{CpuError, install};
@@ -37,8 +34,8 @@ impl Answers {
 
 /// What a guest may have on this host.
 ///
-/// KVM's own list falls short on some hosts of what guests then see. So it is united with what a
-/// vCPU reads back that was given that list: feature words bit by bit; all else as read back.
+/// That is what a vCPU reads back that was given all that KVM lists. KVM's own list is no measure:
+/// on some hosts it falls short of what guests then see, and names what no guest is shown.
 ///
 /// # Errors
 /// [`CpuError`], when KVM can't be asked.
@@ -62,7 +59,7 @@ pub(crate) fn host_of(kvm: &Kvm, answers: &Answers) -> Result<HostCpu, CpuError>
         TscScaling::No
     };
     let accept = Processor {
-        cpuid: unite(&table(&answers.supported)?, &table(&seen)?)?,
+        cpuid: table(&seen)?,
         msrs: feature_msrs(kvm, &vcpu)?,
     };
     let tsc_khz = vcpu.get_tsc_khz().unwrap_or(0);
@@ -127,36 +124,6 @@ pub(super) fn feature_msrs(kvm: &Kvm, vcpu: &VcpuFd) -> Result<MsrTable, CpuErro
     Ok(MsrTable::new(values.collect())?)
 }
 
-/// Bits of a register that mean one feature each, and so can be united.
-fn feature_bits(leaf: u32, subleaf: u32, register: Register) -> u32 {
-    let fields = cpuid_word(leaf, subleaf, register).map_or(&[][..], |word| word.fields);
-    let features = fields
-        .iter()
-        .filter(|field| matches!(field.kind, Kind::Feature | Kind::Inverse(_)));
-    features.fold(0, |mask, field| mask | field.mask() as u32)
-}
-
-fn unite(supported: &CpuidTable, seen: &CpuidTable) -> Result<CpuidTable, TableError> {
-    let mut entries = seen.entries().to_vec();
-    for entry in supported.entries() {
-        if seen.find(entry.leaf, entry.subleaf).is_none() {
-            entries.push(*entry);
-        }
-    }
-    for entry in &mut entries {
-        for register in Register::ALL {
-            let listed = supported.register(entry.leaf, entry.subleaf, register);
-            let bits = feature_bits(entry.leaf, entry.subleaf, register);
-            *entry.register_mut(register) |= listed & bits;
-        }
-        if (entry.leaf, entry.subleaf) == (0xd, 0) {
-            // The size of the vector state with everything that either knows.
-            entry.ecx = entry.ecx.max(supported.register(0xd, 0, Register::Ecx));
-        }
-    }
-    CpuidTable::new(entries)
-}
-
 /// Kernel and microcode, for people; nothing is missing where a file can't be read.
 fn about() -> String {
     let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
@@ -168,50 +135,4 @@ fn about() -> String {
     };
     let (model, microcode) = (value("model name"), value("microcode"));
     format!("Linux {}, {model}, microcode {microcode}", kernel.trim())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn entry(function: u32, index: u32) -> kvm_cpuid_entry2 {
-        kvm_cpuid_entry2 {
-            function,
-            index,
-            ..kvm_cpuid_entry2::default()
-        }
-    }
-
-    #[test]
-    fn feature_words_are_united_and_numbers_are_as_read_back() {
-        let supported = [
-            kvm_cpuid_entry2 {
-                eax: 1,
-                ecx: 0b0011,
-                ..entry(1, 0)
-            },
-            kvm_cpuid_entry2 {
-                ecx: 512,
-                ..entry(0xd, 0)
-            },
-            entry(0x4000_0000, 0),
-        ];
-        let seen = [
-            kvm_cpuid_entry2 {
-                eax: 2,
-                ecx: 0b0110,
-                ..entry(1, 0)
-            },
-            kvm_cpuid_entry2 {
-                ecx: 832,
-                ..entry(0xd, 0)
-            },
-        ];
-        let of = |entries: &[_]| table(entries).expect("table");
-        let united = unite(&of(&supported), &of(&seen)).expect("table");
-        assert_eq!(united.register(1, 0, Register::Ecx), 0b0111);
-        assert_eq!(united.register(1, 0, Register::Eax), 2);
-        assert_eq!(united.register(0xd, 0, Register::Ecx), 832);
-        assert!(united.find(0x4000_0000, 0).is_some());
-    }
 }

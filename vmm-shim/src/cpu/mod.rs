@@ -45,6 +45,17 @@ pub enum CpuError {
         /// What KVM hides although it is to be shown.
         hidden: Vec<String>,
     },
+    /// KVM shows the guest's vCPUs unlike processors: only one can be promised.
+    #[error(
+        "KVM shows vCPU {vcpu} another processor than the first: {}; start the guest with one \
+         vCPU, or on a host whose processors are alike", found.join(", ")
+    )]
+    Uneven {
+        /// Which vCPU, counted from 0.
+        vcpu: usize,
+        /// Each field, with what the first sees (promised) and what this one sees.
+        found: Vec<String>,
+    },
     /// Guest memory beyond the guest's physical addresses.
     #[error(
         "the guest's memory ends at {end:#x}, its physical addresses of {bits} bits before that: \
@@ -88,8 +99,8 @@ pub(crate) fn choose(kvm: &Kvm, spec: &CpuSpec) -> Result<Shaped, CpuError> {
 /// what KVM then shows it, which is what was chosen wherever KVM obeys.
 ///
 /// # Errors
-/// [`CpuError::NotEnforced`] where KVM does not, unless the spec allows that: the guest gets all
-/// that can travel then, because it would see that anyway.
+/// [`CpuError::NotEnforced`] where KVM does not, unless the spec allows that: the guest is promised
+/// what it then really sees, which lacks all that KVM could hide.
 pub(crate) fn give(
     kvm: &Kvm,
     vcpus: &mut [Vcpu],
@@ -101,23 +112,21 @@ pub(crate) fn give(
         (Mode::Off, _) => Ok(guest),
         (_, Enforcement::Strict) => check(chosen.name, &found).map(|()| guest),
         (_, Enforcement::Unenforced) if found.is_empty() => Ok(guest),
-        (_, Enforcement::Unenforced) => {
-            let all = choose(kvm, &CpuSpec::default())?;
-            let (guest, _) = install_on_all(kvm, vcpus, &all)?;
-            let baseline = format!("{} (not enforced)", chosen.name);
-            Ok(GuestCpu { baseline, ..guest })
-        }
+        (_, Enforcement::Unenforced) => Ok(GuestCpu {
+            baseline: format!("{} (not enforced)", chosen.name),
+            ..guest
+        }),
     }
 }
 
-/// What the first vCPU sees then, and where that differs from what was chosen.
+/// What the vCPUs see then, and where that differs from what was chosen.
 fn install_on_all(
     kvm: &Kvm,
     vcpus: &mut [Vcpu],
     chosen: &Shaped,
 ) -> Result<(GuestCpu, Vec<Difference>), CpuError> {
     let vcpu_count = u16::try_from(vcpus.len()).unwrap_or(u16::MAX);
-    let mut first = None;
+    let mut all_seen = Vec::with_capacity(vcpus.len());
     for vcpu in vcpus.iter_mut() {
         let wanted = entries::of_vcpu(&chosen.processor.cpuid, vcpu.index(), vcpu_count);
         let seen = install(vcpu.fd(), &wanted)?;
@@ -125,13 +134,12 @@ fn install_on_all(
         // here and not in a migration.
         vcpu.set_cpuid(&seen)
             .map_err(|error| VmError::refused("KVM_SET_CPUID2", error))?;
-        let seen = Processor {
+        all_seen.push(Processor {
             cpuid: entries::table(&seen)?,
             msrs: give_msrs(kvm, vcpu.fd(), &chosen.processor)?,
-        };
-        first.get_or_insert(seen);
+        });
     }
-    let processor = first.unwrap_or_default();
+    let processor = the_same_for_all(all_seen)?;
     let found = differences(&chosen.processor, &processor);
     let guest = GuestCpu {
         processor,
@@ -140,6 +148,21 @@ fn install_on_all(
         baseline: chosen.name.into(),
     };
     Ok((guest, found))
+}
+
+/// The first vCPU's processor, once the others are found to see it too: a target keeps one promise
+/// on every vCPU.
+fn the_same_for_all(all_seen: Vec<Processor>) -> Result<Processor, CpuError> {
+    let mut all_seen = all_seen.into_iter().enumerate();
+    let first = all_seen.next().map(|(_, seen)| seen).unwrap_or_default();
+    for (vcpu, seen) in all_seen {
+        let found = differences(&first, &seen);
+        if !found.is_empty() {
+            let found = found.iter().map(ToString::to_string).collect();
+            return Err(CpuError::Uneven { vcpu, found });
+        }
+    }
+    Ok(first)
 }
 
 fn check(baseline: &'static str, found: &[Difference]) -> Result<(), CpuError> {
@@ -251,5 +274,39 @@ pub(crate) fn check_memory(processor: &Processor, map: &MemoryMap) -> Result<(),
     match 1_u64.checked_shl(bits) {
         Some(beyond) if bits > 0 && end > beyond => Err(CpuError::Memory { end, bits }),
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use limosa_compat::{CpuidEntry, CpuidTable};
+
+    use super::*;
+
+    /// A processor with one word of features.
+    fn with(ecx: u32) -> Processor {
+        let entry = |leaf, eax, ecx| CpuidEntry {
+            leaf,
+            eax,
+            ecx,
+            ..CpuidEntry::default()
+        };
+        CpuidTable::new(vec![entry(0, 1, 0), entry(1, 0, ecx)])
+            .expect("table")
+            .into()
+    }
+
+    #[test]
+    fn what_is_promised_is_seen_by_every_vcpu() {
+        let same = the_same_for_all(vec![with(1), with(1), with(1)]);
+        assert_eq!(same.expect("alike"), with(1));
+        // What tells vCPUs apart, the enabled XCR0 here, is no difference.
+        assert!(the_same_for_all(vec![with(1), with(1 | 1 << 27)]).is_ok());
+        let Err(error) = the_same_for_all(vec![with(1), with(1), with(1 | 1 << 20)]) else {
+            panic!("the third has sse4.2 and the first has not");
+        };
+        let text = error.to_string();
+        assert!(text.contains("vCPU 2"), "{text}");
+        assert!(text.contains("sse4.2"), "{text}");
     }
 }

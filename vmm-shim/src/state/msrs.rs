@@ -1,8 +1,9 @@
 //! Model-specific registers: which travel, which are checked after they were set, which stay apart,
-//! each with its reason. Feature registers are judged elsewhere.
+//! each with its reason. Feature registers are judged elsewhere; no state changes what was judged.
 
 use kvm_bindings::{Msrs, kvm_msr_entry};
 use kvm_ioctls::{Kvm, VcpuFd};
+use limosa_compat::{Kind, MsrTable, msr_word};
 
 use super::error::StateError;
 
@@ -21,7 +22,8 @@ enum Rule {
     Apart,
 }
 
-/// First number, last number, rule. A number without a row is [`Rule::Free`].
+/// First number, last number, rule. A number without a row is [`Rule::Apart`] if its register is
+/// judged, else [`Rule::Free`].
 ///
 /// Sources: Linux arch/x86/include/asm/msr-index.h, arch/x86/include/uapi/asm/kvm_para.h,
 /// `KVM_GET_MSR_INDEX_LIST` in Documentation/virt/kvm/api.rst.
@@ -54,6 +56,9 @@ const RULES: &[(u32, u32, Rule)] = &[
     (0xc000_0081, 0xc000_0084, Rule::Kept),
     // KERNEL_GS_BASE, TSC_AUX.
     (0xc000_0102, 0xc000_0103, Rule::Kept),
+    // DE_CFG is judged, and written by guests too: Linux does it at boot. KVM takes no bit there
+    // that its host can't do. Source: Linux arch/x86/kvm/svm/svm.c, `svm_set_msr`.
+    (0xc001_1029, 0xc001_1029, Rule::Free),
 ];
 
 /// Registers that KVM keeps and does not list: memory types by range.
@@ -70,7 +75,26 @@ fn rule(index: u32) -> Rule {
     let row = RULES
         .iter()
         .find(|(first, last, _)| (*first..=*last).contains(&index));
-    row.map_or(Rule::Free, |(_, _, rule)| *rule)
+    match row {
+        Some((_, _, rule)) => *rule,
+        None if is_judged(index) => Rule::Apart,
+        None => Rule::Free,
+    }
+}
+
+/// Whether a register states features that both sides judge. The promise of the processor carries
+/// it then, and is kept before the state is put in place.
+fn is_judged(index: u32) -> bool {
+    let fields = msr_word(index).map_or(&[][..], |word| word.fields);
+    let mut kinds = fields.iter().map(|field| field.kind);
+    kinds.any(|kind| !matches!(kind, Kind::Dynamic | Kind::Synthesized | Kind::Ignored))
+}
+
+/// Whether a register that a peer sends is state: not one that the promise has and that no rule
+/// describes, which is judged bit by bit.
+fn is_state(index: u32, promised: &MsrTable) -> bool {
+    let unknown_feature = promised.get(index).is_some() && msr_word(index).is_none();
+    rule(index) != Rule::Apart && !unknown_feature
 }
 
 /// The registers of this vCPU that travel: to be found out once, before the guest stands still.
@@ -123,7 +147,8 @@ pub(crate) fn read(
     }
 }
 
-/// Sets registers, and looks whether those that matter most were kept.
+/// Sets registers, and looks whether those that matter most were kept. Those of a promised
+/// processor stay as they are.
 ///
 /// A refused register is no loss, and tolerated, where it holds the value already, or where it does
 /// not exist here and was to hold 0, which is what a guest without it has.
@@ -131,9 +156,10 @@ pub(crate) fn write(
     vcpu: &VcpuFd,
     number: u16,
     entries: &[kvm_msr_entry],
+    promised: &MsrTable,
 ) -> Result<(), StateError> {
     let failed = |error| StateError::vcpu(number, "KVM_SET_MSRS")(error);
-    let travels = |entry: &&kvm_msr_entry| rule(entry.index) != Rule::Apart;
+    let travels = |entry: &&kvm_msr_entry| is_state(entry.index, promised);
     let entries: Vec<_> = entries.iter().filter(travels).copied().collect();
     let mut rest = entries.as_slice();
     while !rest.is_empty() {
@@ -234,5 +260,61 @@ mod tests {
         assert_eq!(rule(0x10), Rule::Apart);
         assert_eq!(rule(0xc000_0082), Rule::Kept);
         assert_eq!(rule(0x6e0), Rule::Free);
+    }
+
+    #[test]
+    fn what_is_judged_stays_apart_and_what_a_guest_owns_travels() {
+        for judged in [0xce, 0xcf, 0x10a, 0x345, 0x480, 0x491] {
+            assert_eq!(rule(judged), Rule::Apart, "{judged:#x}");
+        }
+        // Microcode revision, HWCR, and DE_CFG.
+        for own in [0x8b, 0xc001_0015, 0xc001_1029] {
+            assert_eq!(rule(own), Rule::Free, "{own:#x}");
+        }
+        let promised = MsrTable::new(vec![(0x1b2, 5), (0x8b, 1)]).expect("table");
+        assert!(!is_state(0x1b2, &promised));
+        assert!(is_state(0x1b2, &MsrTable::default()));
+        assert!(is_state(0x8b, &promised));
+    }
+
+    #[test]
+    fn a_state_does_not_change_the_registers_that_were_judged() {
+        let kvm = match crate::vm::open_kvm() {
+            Ok(kvm) => kvm,
+            Err(error) => {
+                println!("SKIPPED: {error}");
+                return;
+            }
+        };
+        let vm = kvm.create_vm().expect("machine");
+        vm.create_irq_chip().expect("irqchip");
+        let vcpu = vm.create_vcpu(0).expect("vcpu");
+        let held = |index| {
+            let found = read_what_is_there(&vcpu, &[index]).expect("read");
+            found.first().map(|entry| entry.data)
+        };
+        let mut changeable = 0;
+        for index in [0xce, 0x10a, 0x345, 0x480] {
+            let Some(before) = held(index) else {
+                continue;
+            };
+            // One bit less: whatever KVM takes, it takes that.
+            let lowest = before & before.wrapping_neg();
+            try_write(&vcpu, index, before & !lowest).expect("write");
+            if held(index) == Some(before) {
+                continue;
+            }
+            changeable += 1;
+            try_write(&vcpu, index, before).expect("write");
+            let sent = kvm_msr_entry {
+                index,
+                data: before & !lowest,
+                ..kvm_msr_entry::default()
+            };
+            let promised = MsrTable::new(vec![(index, before)]).expect("table");
+            write(&vcpu, 0, &[sent], &promised).expect("tolerated");
+            assert_eq!(held(index), Some(before), "{index:#x}");
+        }
+        println!("{changeable} registers could have been changed");
     }
 }

@@ -159,7 +159,7 @@ impl VcpuState {
             .map_err(failed("KVM_SET_DEBUGREGS"))?;
         fd.set_lapic(&self.lapic).map_err(failed("KVM_SET_LAPIC"))?;
         self.put_tsc(vcpu, forward)?;
-        msrs::write(fd, number, &self.msrs)?;
+        msrs::write(fd, number, &self.msrs, &promised.msrs)?;
         fd.set_vcpu_events(&self.events)
             .map_err(failed("KVM_SET_VCPU_EVENTS"))?;
         fd.set_mp_state(self.mp_state)

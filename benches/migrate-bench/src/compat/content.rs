@@ -4,6 +4,7 @@
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use limosa_compat::text::{self, TextError};
 use limosa_compat::{
@@ -121,8 +122,13 @@ impl Loaded {
 }
 
 fn read(path: &Path) -> Result<String, String> {
+    /// Standard input ends once for the whole process.
+    static STDIN_IS_READ: AtomicBool = AtomicBool::new(false);
     let mut bytes = Vec::new();
     let from: Result<Box<dyn Read>, _> = if path == Path::new("-") {
+        if STDIN_IS_READ.swap(true, Ordering::Relaxed) {
+            return Err("it can be read only once: write `-` for one file, name the others".into());
+        }
         Ok(Box::new(std::io::stdin().lock()))
     } else {
         File::open(path).map(|file| Box::new(file) as Box<dyn Read>)
@@ -141,6 +147,8 @@ fn read(path: &Path) -> Result<String, String> {
 }
 
 fn parse(text: &str) -> Result<Content, String> {
+    // Some editors begin a text with the mark of its byte order.
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     if text.trim_start().starts_with('{') {
         return json::parse(text);
     }

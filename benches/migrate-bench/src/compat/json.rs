@@ -81,6 +81,9 @@ impl TryFrom<Tables> for ProcessorJson {
     type Error = String;
 
     fn try_from(tables: Tables) -> Result<Self, String> {
+        if tables.cpuid.is_empty() {
+            return Err("`cpuid` is empty: a processor answers at least leaf 0x0".into());
+        }
         let entries = tables.cpuid.iter().map(|entry| CpuidEntry {
             leaf: entry.leaf.0,
             subleaf: entry.subleaf.0,
@@ -342,6 +345,7 @@ mod tests {
         refuses(&with(&entry("\"0x100000000\"")), &["line 3", "32 bits"]);
         let twice = format!("{},{}", entry("\"0x1\""), entry("\"0x1\""));
         refuses(&with(&twice), &["line", "answered twice"]);
+        refuses(&with(""), &["line 3", "`cpuid` is empty"]);
         refuses(&with(r#"{"leaf": "0x0"}"#), &["line 3", "subleaf"]);
         refuses(&with(r#"{"lief": "0x0"}"#), &["line 3", "lief"]);
         refuses("{", &["line 1"]);
