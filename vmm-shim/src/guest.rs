@@ -100,7 +100,8 @@ impl KvmGuest {
         let map = layout::memory_map(spec.memory_bytes)?;
         let chosen = cpu::choose(&vm::open_kvm()?, &spec.cpu)?;
         cpu::check_memory(&chosen.processor, &map)?;
-        let ram = GuestRam::new(map, spec.backing, spec.huge_pages)?;
+        let (backing, huge_pages) = (spec.backing, spec.huge_pages);
+        let ram = GuestRam::with_room(map, backing, huge_pages, spec.room())?;
         let mut blank = Blank::new(ram, spec.vcpu_count)?;
         let image = Image::embedded()?;
         let cpu = cpu::give(&blank.kvm, &mut blank.vcpus, &chosen, &spec.cpu)?;

@@ -15,7 +15,7 @@ pub(crate) struct GuestOrder {
     pub(crate) memory_bytes: u64,
     pub(crate) vcpus: u16,
     pub(crate) fill: String,
-    pub(crate) touched_percent: u8,
+    pub(crate) touched_bytes: u64,
     pub(crate) working_set_bytes: u64,
     pub(crate) dirty_rate_bytes: u64,
     pub(crate) pattern: String,
@@ -119,6 +119,8 @@ pub(crate) enum Order {
         /// Populate memory for a guest of this size first; none to populate as pages arrive.
         #[serde(default)]
         populated_bytes: Option<u64>,
+        #[serde(default)]
+        room_bytes: Option<u64>,
         #[serde(default)]
         pretend: Option<HostJson>,
     },
@@ -303,6 +305,7 @@ mod tests {
             digest: false,
             memory_bytes_max: None,
             populated_bytes: None,
+            room_bytes: None,
             pretend: None,
         };
         let line = serde_json::to_string(&order).unwrap();

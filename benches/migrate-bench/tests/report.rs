@@ -38,13 +38,14 @@ const TOP: [(&str, Kind); 6] = [
     ("/summary", Any),
 ];
 
-const CONFIG: [(&str, Kind); 25] = [
+const CONFIG: [(&str, Kind); 26] = [
     ("/guest", OneOf(&["kvm", "process"])),
     ("/guest_reason", Text),
     ("/memory_bytes", Count),
     ("/vcpus", Count),
     ("/fill", OneOf(&["random"])),
-    ("/touched_percent", Count),
+    ("/touched_percent", Amount),
+    ("/touched_bytes", Count),
     ("/working_set_bytes", Count),
     ("/dirty_rate_bytes", Count),
     ("/pattern", OneOf(&["random"])),

@@ -11,7 +11,7 @@ use limosa::{
 };
 use limosa_compat::HostCpu;
 use limosa_payload::protocol::Phase;
-use limosa_shim::{HostSpec, HugePages, KvmHost, Populate, ProcessHost, Workload};
+use limosa_shim::{HostSpec, HugePages, KvmHost, Populate, ProcessHost, Room, Workload};
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::protocol::{Answer, Ending, LinkOrder, MoveFigures, SourceSide, TargetSide};
@@ -132,6 +132,8 @@ pub(crate) struct Listen {
     pub(crate) memory_bytes_max: Option<u64>,
     /// Memory of the guest to come, to be populated first; none to populate as pages arrive.
     pub(crate) populated_bytes: Option<u64>,
+    /// Memory that must be free, in bytes; none for all of the guest's.
+    pub(crate) room_bytes: Option<u64>,
     /// What this host pretends to be.
     pub(crate) pretend: Option<HostCpu>,
 }
@@ -151,6 +153,7 @@ pub(crate) fn listen(
             Some(memory_bytes) => Populate::Ahead { memory_bytes },
             None => Populate::OnArrival,
         },
+        room: wish.room_bytes.map_or(Room::All, Room::Bytes),
         pretend: wish.pretend.clone(),
         ..spec
     };
