@@ -142,8 +142,8 @@ pub struct CpuSpec {
 /// A guest to boot.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct GuestSpec {
-    /// Its memory in bytes, whole pages, [`GUEST_BYTES_MIN`] to [`GUEST_BYTES_MAX`], or of a process
-    /// guest to [`PROCESS_BYTES_MAX`].
+    /// Its memory in bytes, whole pages, [`GUEST_BYTES_MIN`] to [`GUEST_BYTES_MAX`], or of a
+    /// process guest to [`PROCESS_BYTES_MAX`].
     pub memory_bytes: u64,
     /// Its vCPUs, 1..=[`VCPU_COUNT_MAX`].
     pub vcpu_count: u16,
@@ -210,8 +210,8 @@ impl GuestSpec {
         }
     }
 
-    /// Checks everything that can be known of a guest on KVM without asking the host, and says it in
-    /// the guest's own words. A `tsc_khz` of 0 lets the guest measure the frequency by itself.
+    /// Checks everything that can be known of a guest on KVM without asking the host, and says it
+    /// in the guest's own words. A `tsc_khz` of 0 lets the guest measure the frequency by itself.
     ///
     /// # Errors
     /// The first field that is out of range, with the range.

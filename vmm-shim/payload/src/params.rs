@@ -29,11 +29,12 @@ pub struct GuestSpec {
     pub fill: Fill,
     /// Share of memory that is filled, 0..=100. Default 100.
     pub touched_percent: u32,
-    /// The same in bytes, all regions together, instead of the percentage. Default none. The payload
-    /// itself lies in the first 16 MiB and is not counted.
+    /// The same in bytes, all regions together, instead of the percentage. Default none. The
+    /// payload itself lies in the first 16 MiB and is not counted.
     pub touched_bytes: Option<u64>,
     /// Past the last address that the guest may have memory at. Default [`MAPPED_END`]; guests
-    /// without page tables of their own may have it up to [`PLANNED_END`](crate::protocol::PLANNED_END).
+    /// without page tables of their own may have it up to
+    /// [`PLANNED_END`](crate::protocol::PLANNED_END).
     pub end_max: u64,
     /// Chooses content and random writes. Default 1.
     pub seed: u64,

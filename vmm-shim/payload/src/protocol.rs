@@ -35,8 +35,8 @@ pub const VCPU_STATS_STRIDE: u64 = 0x4000;
 pub const RESERVED_END: u64 = 0x0100_0000;
 /// Past the last address that the payload's page tables map.
 pub const MAPPED_END: u64 = 64 << 30;
-/// Past the last address that a plan may name: guests that need no page tables of their own, because
-/// they are threads of a process, may have memory up to here.
+/// Past the last address that a plan may name: guests that need no page tables of their own,
+/// because they are threads of a process, may have memory up to here.
 pub const PLANNED_END: u64 = 8 << 40;
 /// The hole of a PC's memory map, which belongs to devices.
 pub const HOLE: Span = Span {
