@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::compat::{HostJson, ProcessorJson};
 use crate::refusal::{self, Reason};
 use crate::report::{Pages, Quantiles, RoundFigures};
+use crate::timeline::Timeline;
 
 /// The guest that a worker boots.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -240,6 +241,7 @@ pub(crate) struct SourceSide {
     pub(crate) vcpu_cpu_s: f64,
     /// Stalls that the guest saw during the copy.
     pub(crate) stall_ms: Option<Quantiles>,
+    pub(crate) timeline: Timeline,
 }
 
 impl SourceSide {

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::protocol::CpuFacts;
 use crate::refusal::Reason;
+use crate::timeline::Timeline;
 
 /// The schema's name and version.
 pub(crate) const SCHEMA: &str = "limosa.run/1";
@@ -107,6 +108,7 @@ pub(crate) struct Run {
     pub(crate) cpu_s: CpuSeconds,
     pub(crate) overhead_bytes: BothSides<Option<u64>>,
     pub(crate) rounds: Vec<RoundFigures>,
+    pub(crate) timeline: Timeline,
     pub(crate) compat: Compat,
     pub(crate) verified: Verified,
 }
