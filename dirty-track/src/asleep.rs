@@ -45,6 +45,25 @@ impl Asleep {
         &self.runs
     }
 
+    /// The parts of `pages` that no sleeping chunk has, in order.
+    pub(crate) fn awake(&self, pages: PageRange) -> impl Iterator<Item = PageRange> {
+        let first = self.runs.partition_point(|run| run.end() <= pages.start());
+        let asleep = self
+            .runs
+            .iter()
+            .skip(first)
+            .map(move |run| run.intersect(pages));
+        let asleep = asleep.take_while(|run| !run.is_empty());
+        let end = PageRange::new(pages.end(), pages.end()).unwrap_or(PageRange::empty());
+        let mut from = pages.start();
+        let parts = asleep.chain([end]).map(move |run| {
+            let awake = PageRange::new(from, run.start());
+            from = run.end();
+            awake.unwrap_or(PageRange::empty())
+        });
+        parts.filter(|awake| !awake.is_empty())
+    }
+
     /// Wakes the chunks in which a page is populated now, and hands them to `woken`, in runs.
     pub(crate) fn wake(&mut self, woken: &mut dyn FnMut(PageRange)) {
         let mut still = Vec::new();

@@ -200,18 +200,9 @@ impl KvmLog {
         let Some(asleep) = &self.asleep else {
             return;
         };
-        for slot in self.slots.iter().map(|log| log.slot.pages()) {
-            let mut from = slot.start();
-            let inside = asleep.runs().iter().map(|run| run.intersect(slot));
-            for run in inside.filter(|run| !run.is_empty()) {
-                let awake = PageRange::new(from, run.start());
-                self.pending
-                    .insert_range(awake.unwrap_or(PageRange::empty()));
-                from = run.end();
-            }
-            let awake = PageRange::new(from, slot.end());
-            self.pending
-                .insert_range(awake.unwrap_or(PageRange::empty()));
+        for log in &self.slots {
+            let awake = asleep.awake(log.slot.pages());
+            awake.for_each(|pages| self.pending.insert_range(pages));
         }
     }
 

@@ -4,11 +4,12 @@
 
 use limosa_pages::{ChunkIndex, ChunkPages, PAGE_BYTES, PageCount, PageIndex, PageRange, PageSet};
 
+use crate::asleep::Asleep;
 use crate::presence::private_anonymous_memory;
 use crate::shared_set::SharedPageSet;
 use crate::sys::pagemap::{Pagemap, Query, Region};
 use crate::sys::uffd::AsyncWriteProtection;
-use crate::{DirtySource, HarvestError, probe};
+use crate::{DirtySource, HarvestError, Presence, probe};
 
 /// Where some of the guest's pages lie in this process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,7 +74,8 @@ const REARM_REGIONS: usize = 256;
 /// nothing: the first write to one makes it a written page, and neither harvest nor rearm costs
 /// anything for memory that nobody touches; a page that is read for the first time counts as
 /// written once. Of other memory the page tables don't know everything that it holds, so there each
-/// page is protected, with page tables made for it. Huge pages of anonymous memory are reported
+/// page is protected, with page tables made for it, unless a [presence](Self::with_presence) tells
+/// that the chunk holds nothing. Huge pages of anonymous memory are reported
 /// whole until the first write after a rearm splits them; those of hugetlbfs are always reported
 /// whole, and a chunk must not end within one. Stopping takes all protection away again, at 55-120
 /// ms/GiB.
@@ -81,6 +83,7 @@ pub struct PagemapScan {
     mappings: Vec<Mapping>,
     /// Reported by no write, but because recording began; until it is rearmed.
     unseen: SharedPageSet,
+    asleep: Option<Asleep>,
     regions: Vec<Region>,
     recording: Option<Recording>,
 }
@@ -127,9 +130,19 @@ impl PagemapScan {
         Ok(Self {
             mappings,
             unseen: SharedPageSet::new(end),
+            asleep: None,
             regions: vec![Region::default(); HARVEST_REGIONS],
             recording: None,
         })
+    }
+
+    /// Leaves chunks of memory out that page tables don't tell of, but by what `presence` says hold
+    /// nothing: neither reported nor protected, until a page of theirs is populated. Then the whole
+    /// chunk counts as written.
+    #[must_use]
+    pub fn with_presence(mut self, presence: Presence) -> Self {
+        self.asleep = Some(Asleep::new(presence));
+        self
     }
 }
 
@@ -170,7 +183,14 @@ impl DirtySource for PagemapScan {
                 // Whatever is there was never protected, and counts as written by that.
                 return Queries::OF_CONTENT;
             }
-            self.unseen.insert_range(mapping.pages);
+            match &mut self.asleep {
+                Some(asleep) => {
+                    asleep.lay_down(mapping.pages);
+                    let awake = asleep.awake(mapping.pages);
+                    awake.for_each(|pages| self.unseen.insert_range(pages));
+                }
+                None => self.unseen.insert_range(mapping.pages),
+            }
             Queries::OF_ALL
         });
         self.recording = Some(Recording {
@@ -184,18 +204,20 @@ impl DirtySource for PagemapScan {
     fn harvest(&mut self, dirty: &mut PageSet) -> Result<PageCount, HarvestError> {
         let recording = self.recording.as_ref().ok_or(HarvestError::NotRecording)?;
         let before = dirty.count();
+        if let Some(asleep) = &mut self.asleep {
+            asleep.wake(&mut |woken| self.unseen.insert_range(woken));
+        }
         self.unseen.add_to(dirty);
         for (mapping, queries) in self.mappings.iter().zip(&recording.queries) {
-            let add = &mut |pages| dirty.insert_range(pages);
-            let all = mapping.pages;
-            scan(
-                &recording.pagemap,
-                queries.written,
-                mapping,
-                all,
-                &mut self.regions,
-                add,
-            )?;
+            let mut ask = |pages| {
+                let add = &mut |written| dirty.insert_range(written);
+                let (pagemap, regions) = (&recording.pagemap, &mut self.regions);
+                scan(pagemap, queries.written, mapping, pages, regions, add)
+            };
+            match &self.asleep {
+                Some(asleep) => asleep.awake(mapping.pages).try_for_each(ask)?,
+                None => ask(mapping.pages)?,
+            }
         }
         Ok(dirty.count().saturating_sub(before))
     }
@@ -225,6 +247,9 @@ impl DirtySource for PagemapScan {
     fn stop(&mut self) -> Result<(), HarvestError> {
         self.recording = None;
         self.unseen.clear();
+        if let Some(asleep) = &mut self.asleep {
+            asleep.clear();
+        }
         Ok(())
     }
 
@@ -233,6 +258,7 @@ impl DirtySource for PagemapScan {
     }
 
     fn overhead_bytes(&self) -> usize {
-        self.unseen.overhead_bytes() + size_of_val(self.regions.as_slice())
+        let asleep = self.asleep.as_ref().map_or(0, Asleep::overhead_bytes);
+        self.unseen.overhead_bytes() + size_of_val(self.regions.as_slice()) + asleep
     }
 }

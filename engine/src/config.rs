@@ -48,7 +48,7 @@ impl MigrationConfig {
 }
 
 /// How often progress is told to the observer.
-pub(crate) const PROGRESS_EVERY: Duration = Duration::from_millis(100);
+pub(crate) const PROGRESS_EVERY: Duration = Duration::from_millis(20);
 
 /// What this engine calls itself in a hello.
 pub(crate) const AGENT: &str = concat!("limosa/", env!("CARGO_PKG_VERSION"));

@@ -16,7 +16,7 @@ use crate::config::{AGENT, CANCEL_CHECK, MigrationConfig, PROGRESS_EVERY};
 use crate::control::{Control, ControlNews, last_words};
 use crate::error::{Cause, MigrationError};
 use crate::guest::{GuestError, SourceGuest};
-use crate::observe::{Moment, Observer};
+use crate::observe::{GuestStep, Moment, Observer};
 use crate::report::SourceReport;
 use crate::sending::StreamNews;
 use crate::source::SourceRooms;
@@ -142,7 +142,7 @@ impl<G: SourceGuest> Driver<'_, G> {
         }
         let timeout = self.session.poll_timeout()?.since_start();
         let nap = timeout.saturating_sub(self.begun.elapsed());
-        let nap = nap.min(CANCEL_CHECK);
+        let nap = nap.min(CANCEL_CHECK).min(PROGRESS_EVERY);
         let mut select = Select::new();
         let from_control = select.recv(&self.control);
         select.recv(&self.streams);
@@ -164,10 +164,21 @@ impl<G: SourceGuest> Driver<'_, G> {
             .tell_progress(self.begun, PROGRESS_EVERY, self.observer);
     }
 
+    /// Tells the observer of a step of the guest's: at its mark, or now where none was made.
+    fn tell_guest(&mut self, step: GuestStep, mark: Option<Mark>) {
+        let at = mark.and_then(|mark| self.rooms.clock.at(mark));
+        let elapsed = at.map_or_else(
+            || self.begun.elapsed(),
+            |at| at.saturating_duration_since(self.begun),
+        );
+        self.observer.on_moment(&Moment::Guest { step, elapsed });
+    }
+
     fn on_stream(&mut self, news: StreamNews) -> Option<Input> {
         match news {
             StreamNews::RoundSent { report, stream } => {
                 let report = self.rooms.stream_sent(stream, report)?;
+                self.rooms.tell_round_end(self.begun, self.observer);
                 Some(Input::RoundDone(report))
             }
             StreamNews::Failed {
@@ -206,20 +217,21 @@ impl<G: SourceGuest> Driver<'_, G> {
             Action::Harvest => Input::Harvested(PageCount::new(rooms.harvest()?)),
             Action::StartRound(plan) => {
                 rooms.start_round(plan)?;
+                rooms.tell_round_start(self.begun, self.observer);
                 return Ok(None);
             }
             Action::DescribeGuest => Input::GuestDescribed(rooms.guest.offer()?.cpu),
             Action::PauseGuest => {
-                rooms.pause()?;
+                self.pause()?;
                 Input::GuestPaused
             }
             Action::ExportState => Input::StateExported(rooms.export_state()?),
             Action::ResumeGuest => {
-                self.stuck = rooms.guest.resume().err();
+                self.resume();
                 return Ok(None);
             }
             Action::ReleaseGuest => {
-                rooms.release()?;
+                self.release()?;
                 return Ok(None);
             }
             Action::StopTracking => {
@@ -240,6 +252,26 @@ impl<G: SourceGuest> Driver<'_, G> {
             }
         };
         Ok(Some(answer))
+    }
+
+    fn pause(&mut self) -> Result<(), Cause> {
+        self.rooms.pause()?;
+        self.tell_guest(GuestStep::PauseAsked, Some(Mark::PauseAsked));
+        self.tell_guest(GuestStep::Paused, Some(Mark::Paused));
+        Ok(())
+    }
+
+    fn resume(&mut self) {
+        match self.rooms.guest.resume() {
+            Ok(()) => self.tell_guest(GuestStep::RunsHere, None),
+            Err(error) => self.stuck = Some(error),
+        }
+    }
+
+    fn release(&mut self) -> Result<(), Cause> {
+        let released = self.rooms.release();
+        self.tell_guest(GuestStep::RunsThere, Some(Mark::Running));
+        released
     }
 
     fn open_streams(

@@ -55,7 +55,7 @@ pub use driver_source::migrate_out;
 pub use driver_target::{Landed, migrate_in};
 pub use error::{Cause, MigrationError};
 pub use guest::{GuestError, SourceGuest, TargetGuest, TargetHost};
-pub use observe::{Moment, Observer, Progress};
+pub use observe::{GuestStep, Moment, Observer, Progress};
 pub use report::{RoundFigures, SourceReport, SwitchoverFigures, TargetReport};
 
 // What an embedder needs of the rooms, so that it depends on one crate.

@@ -9,8 +9,28 @@ use limosa_wire::Round;
 pub enum Moment {
     /// The session's own events: stages, verdict, rounds, estimates.
     Session(limosa_session::Event),
-    /// How far the running round is; about ten times a second.
+    /// How far the running round is: as it begins, about fifty times a second, and as it ends.
     Progress(Progress),
+    /// Source only: the guest was stopped, or runs again.
+    Guest {
+        /// What happened.
+        step: GuestStep,
+        /// When, since the migration began.
+        elapsed: Duration,
+    },
+}
+
+/// What happened to the guest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GuestStep {
+    /// It was asked to stand still: the downtime begins.
+    PauseAsked,
+    /// Every vCPU stands still.
+    Paused,
+    /// It runs on the target, as far as the source knows: the downtime ends.
+    RunsThere,
+    /// It runs on here: the migration goes wrong.
+    RunsHere,
 }
 
 /// How far the running round is.
@@ -18,14 +38,15 @@ pub enum Moment {
 pub struct Progress {
     /// The running round; 0 sends everything.
     pub round: Round,
-    /// Guest pages still to be read in this round, in bytes.
+    /// Guest pages still to be read in this round, in bytes; 0 as it ends.
     pub remaining_bytes: u64,
     /// Bytes that went to the wire so far, over all rounds.
     pub wire_bytes: u64,
     /// Guest bytes dealt with a second, in this round.
     pub bytes_per_second: f64,
-    /// Guest bytes written by the guest a second, measured between the last two harvests.
-    pub dirty_bytes_per_second: f64,
+    /// Bytes of pages that the guest wrote a second, measured between the last two harvests before
+    /// the pause; none before the first round has ended.
+    pub dirty_bytes_per_second: Option<f64>,
     /// Since the migration began.
     pub elapsed: Duration,
 }

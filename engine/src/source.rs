@@ -47,7 +47,7 @@ pub(crate) struct SourceRooms<'a, G: SourceGuest> {
     round: Option<RunningRound>,
     last_harvest: Option<Instant>,
     last_told: Option<Instant>,
-    dirty_bytes_per_second: f64,
+    dirty_bytes_per_second: Option<f64>,
 }
 
 /// A round whose streams have not all reported.
@@ -88,7 +88,7 @@ impl<'a, G: SourceGuest> SourceRooms<'a, G> {
             round: None,
             last_harvest: None,
             last_told: None,
-            dirty_bytes_per_second: 0.0,
+            dirty_bytes_per_second: None,
         }
     }
 
@@ -156,14 +156,19 @@ impl<'a, G: SourceGuest> SourceRooms<'a, G> {
             return Err(Cause::Host("writes are not being followed".into()));
         };
         let mut dirty = dirty.write().unwrap_or_else(PoisonError::into_inner);
+        let known = self.pages.count().get();
         dirty.harvest(own(&mut self.pages))?;
         let count = self.pages.count().get();
         self.clock.mark_after(Mark::Paused, Mark::Harvested);
-        if let Some(last) = self.last_harvest.replace(Instant::now()) {
+        // What is found in the pause was written in next to no time, and partly in none.
+        let is_running = self.clock.at(Mark::PauseAsked).is_none();
+        if let Some(last) = self.last_harvest.replace(Instant::now())
+            && is_running
+            && !self.report.rounds.is_empty()
+        {
             let seconds = last.elapsed().as_secs_f64().max(1e-6);
-            if !self.report.rounds.is_empty() {
-                self.dirty_bytes_per_second = count as f64 * PAGE_BYTES as f64 / seconds;
-            }
+            let bytes = (count - known) * PAGE_BYTES as u64;
+            self.dirty_bytes_per_second = Some(bytes as f64 / seconds);
         }
         Ok(count)
     }
@@ -294,10 +299,10 @@ impl<'a, G: SourceGuest> SourceRooms<'a, G> {
         if self.last_told.is_some_and(|last| last.elapsed() < every) {
             return;
         }
-        self.last_told = Some(Instant::now());
         let (Some(sending), Some(running)) = (&self.sending, &self.round) else {
             return;
         };
+        self.last_told = Some(Instant::now());
         let (pages, wire_bytes) = sending.progress();
         let seconds = running.begun.elapsed().as_secs_f64().max(1e-6);
         let bytes = |pages: u64| pages * PAGE_BYTES as u64;
@@ -306,6 +311,41 @@ impl<'a, G: SourceGuest> SourceRooms<'a, G> {
             remaining_bytes: bytes(running.page_count.saturating_sub(pages)),
             wire_bytes,
             bytes_per_second: bytes(pages) as f64 / seconds,
+            dirty_bytes_per_second: self.dirty_bytes_per_second,
+            elapsed: begun.elapsed(),
+        }));
+    }
+
+    /// Tells the observer of the round that has just begun, as it was then: its streams may have
+    /// done much of it already.
+    pub(crate) fn tell_round_start(&mut self, begun: Instant, observer: &mut dyn Observer) {
+        let Some(running) = &self.round else {
+            return;
+        };
+        self.last_told = Some(Instant::now());
+        observer.on_moment(&Moment::Progress(Progress {
+            round: running.plan.round,
+            remaining_bytes: running.page_count * PAGE_BYTES as u64,
+            wire_bytes: self.report.wire_bytes(),
+            bytes_per_second: 0.0,
+            dirty_bytes_per_second: self.dirty_bytes_per_second,
+            elapsed: running.begun.saturating_duration_since(begun),
+        }));
+    }
+
+    /// Tells the observer of the round that has just ended; from its figures, as meters may run
+    /// behind.
+    pub(crate) fn tell_round_end(&mut self, begun: Instant, observer: &mut dyn Observer) {
+        let Some(last) = self.report.rounds.last() else {
+            return;
+        };
+        self.last_told = Some(Instant::now());
+        let bytes = last.pages.total() * PAGE_BYTES as u64;
+        observer.on_moment(&Moment::Progress(Progress {
+            round: last.round,
+            remaining_bytes: 0,
+            wire_bytes: self.report.wire_bytes(),
+            bytes_per_second: bytes as f64 / last.elapsed.as_secs_f64().max(1e-6),
             dirty_bytes_per_second: self.dirty_bytes_per_second,
             elapsed: begun.elapsed(),
         }));

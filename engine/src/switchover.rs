@@ -37,7 +37,8 @@ impl SwitchoverClock {
         }
     }
 
-    fn at(&self, mark: Mark) -> Option<Instant> {
+    /// When that was.
+    pub(crate) fn at(&self, mark: Mark) -> Option<Instant> {
         self.moments
             .iter()
             .find(|(own, _)| *own == mark)

@@ -102,7 +102,8 @@ impl KvmGuest {
         if spec.cpu.enforcement == Enforcement::Strict {
             cpu::check_memory(&chosen.processor, &map)?;
         }
-        let ram = GuestRam::new(map.clone(), spec.backing, spec.huge_pages)?;
+        let (backing, huge_pages) = (spec.backing, spec.huge_pages);
+        let ram = GuestRam::with_room(map.clone(), backing, huge_pages, spec.room())?;
         let mut blank = Blank::new(ram, spec.vcpu_count)?;
         let image = Image::embedded()?;
         let cpu = cpu::give(&blank.kvm, &mut blank.vcpus, &chosen, &spec.cpu)?;

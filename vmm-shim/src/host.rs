@@ -9,7 +9,7 @@ use crate::error::ShimError;
 use crate::guest::{KVM_MACHINE, KvmGuest};
 use crate::offer;
 use crate::process::{self, PROCESS_MACHINE, ProcessGuest};
-use crate::spec::{Backing, GUEST_BYTES_MAX, HugePages, Populate, VCPU_COUNT_MAX};
+use crate::spec::{Backing, HugePages, PROCESS_BYTES_MAX, Populate, Room, VCPU_COUNT_MAX};
 use crate::state::section_kinds;
 use crate::stock::MemoryStock;
 use crate::vm;
@@ -17,7 +17,7 @@ use crate::vm;
 /// What a host gives the guests that it takes in.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct HostSpec {
-    /// Largest guest memory in bytes. Default [`GUEST_BYTES_MAX`]; what is really there is looked
+    /// Largest guest memory in bytes. Default [`PROCESS_BYTES_MAX`]; what is really there is looked
     /// up when a guest comes.
     pub memory_bytes_max: u64,
     /// Most vCPUs of a guest. Default [`VCPU_COUNT_MAX`].
@@ -30,6 +30,8 @@ pub struct HostSpec {
     pub huge_pages: HugePages,
     /// When guests' memory is populated. Default as pages arrive.
     pub populate: Populate,
+    /// How much memory must be there when a guest comes. Default all of the guest's.
+    pub room: Room,
     /// The host that this one pretends to be, and never more than it truly is. Default none.
     pub pretend: Option<HostCpu>,
 }
@@ -37,12 +39,13 @@ pub struct HostSpec {
 impl Default for HostSpec {
     fn default() -> Self {
         Self {
-            memory_bytes_max: GUEST_BYTES_MAX,
+            memory_bytes_max: PROCESS_BYTES_MAX,
             vcpu_count_max: VCPU_COUNT_MAX,
             stream_count_max: STREAMS_MAX,
             backing: Backing::default(),
             huge_pages: HugePages::default(),
             populate: Populate::default(),
+            room: Room::default(),
             pretend: None,
         }
     }

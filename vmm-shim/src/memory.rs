@@ -20,7 +20,7 @@ use rayon::iter::{IntoParallelIterator, ParallelIterator};
 use vm_memory::mmap::MmapRegion;
 use vm_memory::{VolatileMemory, VolatileSlice};
 
-use crate::spec::{Backing, HugePages};
+use crate::spec::{Backing, HugePages, Room};
 use crate::sys::{self, Advice};
 
 /// Why a guest can't have its memory.
@@ -105,7 +105,24 @@ impl GuestRam {
     /// # Errors
     /// [`RamError`]; nothing stays mapped then.
     pub fn new(map: MemoryMap, backing: Backing, huge_pages: HugePages) -> Result<Self, RamError> {
-        let wanted_bytes = map.page_count().bytes();
+        Self::with_room(map, backing, huge_pages, Room::All)
+    }
+
+    /// The same for a guest that may be known to touch less than it has.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn with_room(
+        map: MemoryMap,
+        backing: Backing,
+        huge_pages: HugePages,
+        room: Room,
+    ) -> Result<Self, RamError> {
+        let all_bytes = map.page_count().bytes();
+        let wanted_bytes = match room {
+            Room::All => all_bytes,
+            Room::Bytes(bytes) => bytes.min(all_bytes),
+        };
         if let Some(available_bytes) = available_bytes()
             && available_bytes < wanted_bytes
         {
@@ -281,9 +298,6 @@ fn map_over(
 }
 
 /// What the host could give away without swapping: `MemAvailable`. `None` where it doesn't say.
-///
-/// With heuristic overcommit the kernel grants mappings that it can't fill; the guest would be
-/// killed later, in the middle of a migration.
 fn available_bytes() -> Option<u64> {
     let text = std::fs::read_to_string("/proc/meminfo").ok()?;
     let line = text
@@ -346,5 +360,9 @@ mod tests {
         let refused = GuestRam::new(map, Backing::Anonymous, HugePages::Advised);
         let words = refused.expect_err("8 TiB").to_string();
         assert!(words.contains("8796093022208"), "{words}");
+        let range = PageRange::new(PageIndex::ZERO, PageIndex::new(1 << 31)).expect("range");
+        let map = MemoryMap::new(vec![range]).expect("map");
+        let (backing, huge_pages) = (Backing::Memfd, HugePages::Avoided);
+        GuestRam::with_room(map, backing, huge_pages, Room::Bytes(1 << 20)).expect("sparse memory");
     }
 }

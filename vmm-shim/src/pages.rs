@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use limosa_dirty::{HugeUse, Mapping, Presence, huge_use};
-use limosa_pages::{ChunkIndex, ChunkPages, MemoryMap, PAGE_BYTES, PageCount, PageRange};
+use limosa_pages::{ChunkIndex, ChunkPages, MemoryMap, PAGE_BYTES, PageCount, PageRange, PageSet};
 use limosa_pipeline::{GuestMemory, MemoryError};
 use rayon::iter::{IntoParallelIterator, ParallelIterator};
 use vm_memory::VolatileSlice;
@@ -36,21 +36,25 @@ impl GuestPages {
     /// nothing, populated or not. The guest must stand still.
     #[must_use]
     pub fn digest(&self) -> u64 {
-        let chunks: Vec<_> = self.ram.map().chunks().collect();
+        let mut present = PageSet::new(self.ram.map().end());
+        for region in self.ram.map().regions() {
+            self.presence
+                .each_run(*region, &mut |run| present.insert_range(run));
+        }
+        let chunks: Vec<_> = present.chunks().collect();
         let chunks = chunks.into_par_iter();
-        let digests = chunks.map(|(chunk, part)| self.digest_chunk(chunk, part));
+        let digests = chunks.map(|(chunk, pages)| self.digest_chunk(chunk, &pages));
         // Addition: the order in which chunks are finished does not matter.
         digests.reduce(|| 0, u64::wrapping_add)
     }
 
-    fn digest_chunk(&self, chunk: ChunkIndex, part: PageRange) -> u64 {
-        let present = self.presence.chunk(chunk);
+    fn digest_chunk(&self, chunk: ChunkIndex, present: &ChunkPages) -> u64 {
         let mut page = [0; PAGE_BYTES];
         let mut digest = 0u64;
-        for index in part.iter() {
-            if !present.contains(index.offset_in_chunk()) {
-                continue;
-            }
+        let offsets = present
+            .runs()
+            .flat_map(|(first, count)| first..first + count);
+        for index in offsets.map(|offset| chunk.page(offset)) {
             let range = PageRange::from_start_count(index, PageCount::new(1));
             if let Some(memory) = range.and_then(|range| self.ram.slice(range)) {
                 memory.copy_to(&mut page);
@@ -166,6 +170,7 @@ fn digest_page(index: u64, page: &[u8; PAGE_BYTES]) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use limosa_pages::PageIndex;
     use vm_memory::Bytes;
 
     use super::*;
@@ -215,6 +220,17 @@ mod tests {
             return;
         }
         assert!(present.is_empty());
+        let memory = pages.ram().bytes(5 * 4096, 1).expect("inside");
+        memory.write_slice(&[7], 0).expect("room");
+        let present = pages.present(ChunkIndex::new(0)).expect("present");
+        assert_eq!(present.runs().collect::<Vec<_>>(), [(5, 1)]);
+        let mut runs = Vec::new();
+        let all = pages.ram().map().regions()[0];
+        pages
+            .each_present(all, &mut |run| runs.push(run))
+            .expect("present");
+        let page = PageRange::from_start_count(PageIndex::new(5), PageCount::new(1));
+        assert_eq!(runs, [page.expect("range")]);
         pages.populate(ChunkIndex::new(0)).expect("populate");
         assert_eq!(
             pages.present(ChunkIndex::new(0)).expect("present").count(),

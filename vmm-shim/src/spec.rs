@@ -4,14 +4,23 @@ use std::time::Duration;
 
 use limosa_compat::{HostCpu, Mode, Processor};
 use limosa_pages::PAGE_BYTES;
-use limosa_payload::protocol::{Fill, HOLE, MAPPED_END, Params, Pattern, Probe, VCPUS_MAX};
+use limosa_payload::protocol::{
+    Fill, HOLE, MAPPED_END, PLANNED_END, Params, Pattern, Probe, VCPUS_MAX,
+};
 use limosa_payload::{ParamsError, Serial, pc_memory};
 
 /// The smallest guest: the payload keeps 16 MiB for itself.
 pub const GUEST_BYTES_MIN: u64 = 32 << 20;
 
-/// The largest guest: what the payload's page tables map, without the hole below 4 GiB.
+/// The largest guest on KVM: what the payload's page tables map, without the hole below 4 GiB.
 pub const GUEST_BYTES_MAX: u64 = MAPPED_END - (HOLE.end - HOLE.start);
+
+/// The largest process guest.
+pub const PROCESS_BYTES_MAX: u64 = PLANNED_END - (HOLE.end - HOLE.start);
+
+/// What the payload takes besides the memory that it fills: itself, and its write counters of a
+/// working set of 16 GiB.
+const PAYLOAD_BYTES_MAX: u64 = 32 << 20;
 
 /// Most vCPUs of a guest.
 pub const VCPU_COUNT_MAX: u16 = VCPUS_MAX as u16;
@@ -50,6 +59,19 @@ pub enum Populate {
     },
 }
 
+/// How much memory the host must have to spare before a guest's is mapped.
+///
+/// With heuristic overcommit the kernel grants mappings that it can't fill; the guest would be
+/// killed later, in the middle of a migration.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Room {
+    /// As much as the guest has.
+    #[default]
+    All,
+    /// So many bytes, or as much as the guest has where that is less: it will not touch more.
+    Bytes(u64),
+}
+
 /// What the guest does all day.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct WorkloadSpec {
@@ -57,6 +79,8 @@ pub struct WorkloadSpec {
     pub fill: Fill,
     /// Share of the memory that is filled, in percent, 0..=100. Default 100.
     pub touched_percent: u32,
+    /// The same in bytes, instead of the percentage; more than all counts as all. Default none.
+    pub touched_bytes: Option<u64>,
     /// Bytes that are written again and again, over all vCPUs; rounded down to pages, at most what
     /// is touched. Default 0.
     pub working_set_bytes: u64,
@@ -79,6 +103,7 @@ impl Default for WorkloadSpec {
         Self {
             fill: Fill::Random,
             touched_percent: 100,
+            touched_bytes: None,
             working_set_bytes: 0,
             dirty_pages_per_second: 0,
             pattern: Pattern::Sequential,
@@ -117,7 +142,8 @@ pub struct CpuSpec {
 /// A guest to boot.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct GuestSpec {
-    /// Its memory in bytes, whole pages, [`GUEST_BYTES_MIN`] to [`GUEST_BYTES_MAX`].
+    /// Its memory in bytes, whole pages, [`GUEST_BYTES_MIN`] to [`GUEST_BYTES_MAX`], or of a
+    /// process guest to [`PROCESS_BYTES_MAX`].
     pub memory_bytes: u64,
     /// Its vCPUs, 1..=[`VCPU_COUNT_MAX`].
     pub vcpu_count: u16,
@@ -137,11 +163,13 @@ pub enum SpecError {
     /// Too little or too much memory, or a broken page.
     #[error(
         "{found} bytes of guest memory: give a multiple of 4096 from {GUEST_BYTES_MIN} (32 MiB) \
-         to {GUEST_BYTES_MAX} (63 GiB)"
+         to {max} ({} GiB)", max >> 30
     )]
     MemoryBytes {
         /// What was asked for.
         found: u64,
+        /// The most that this kind of guest can have.
+        max: u64,
     },
     /// No vCPU, or too many.
     #[error("{found} vCPUs: give 1 to {VCPU_COUNT_MAX}")]
@@ -182,16 +210,39 @@ impl GuestSpec {
         }
     }
 
-    /// Checks everything that can be known without asking the host, and says it in the guest's own
-    /// words. A `tsc_khz` of 0 lets the guest measure the frequency by itself.
+    /// Checks everything that can be known of a guest on KVM without asking the host, and says it
+    /// in the guest's own words. A `tsc_khz` of 0 lets the guest measure the frequency by itself.
     ///
     /// # Errors
     /// The first field that is out of range, with the range.
     pub fn params(&self, tsc_khz: u32) -> Result<Params, SpecError> {
-        let found = self.memory_bytes;
+        self.params_below(MAPPED_END, tsc_khz)
+    }
+
+    /// The same of a process guest.
+    ///
+    /// # Errors
+    /// As [`params`](Self::params).
+    pub fn process_params(&self, tsc_khz: u32) -> Result<Params, SpecError> {
+        self.params_below(PLANNED_END, tsc_khz)
+    }
+
+    /// How much memory it takes on any host: what it touches, and what the payload keeps besides.
+    #[must_use]
+    pub fn room(&self) -> Room {
+        let percent = u64::from(self.workload.touched_percent.min(100));
+        let by_percent = (percent < 100).then(|| self.memory_bytes / 100 * percent);
+        let touched = self.workload.touched_bytes.or(by_percent);
+        touched.map_or(Room::All, |bytes| {
+            Room::Bytes(bytes.saturating_add(PAYLOAD_BYTES_MAX))
+        })
+    }
+
+    fn params_below(&self, end_max: u64, tsc_khz: u32) -> Result<Params, SpecError> {
+        let (found, max) = (self.memory_bytes, end_max - (HOLE.end - HOLE.start));
         let whole = found.is_multiple_of(PAGE_BYTES as u64);
-        if !whole || !(GUEST_BYTES_MIN..=GUEST_BYTES_MAX).contains(&found) {
-            return Err(SpecError::MemoryBytes { found });
+        if !whole || !(GUEST_BYTES_MIN..=max).contains(&found) {
+            return Err(SpecError::MemoryBytes { found, max });
         }
         let found = self.vcpu_count;
         if !(1..=VCPU_COUNT_MAX).contains(&found) {
@@ -212,6 +263,8 @@ impl GuestSpec {
             vcpu_count: self.vcpu_count.into(),
             fill: workload.fill,
             touched_percent: workload.touched_percent,
+            touched_bytes: workload.touched_bytes,
+            end_max,
             seed: workload.seed,
             working_set_bytes: workload.working_set_bytes,
             dirty_pages_per_second: workload.dirty_pages_per_second,

@@ -7,7 +7,7 @@ use crate::error::ShimError;
 use crate::host::HostSpec;
 use crate::layout;
 use crate::memory::GuestRam;
-use crate::spec::Populate;
+use crate::spec::{Populate, Room};
 
 /// A host's memory for guests.
 #[derive(Debug)]
@@ -39,12 +39,15 @@ impl MemoryStock {
 }
 
 fn make(map: MemoryMap, spec: &HostSpec) -> Result<GuestRam, ShimError> {
-    let ram = GuestRam::new(map, spec.backing, spec.huge_pages)?;
+    let of_room = |room| GuestRam::with_room(map, spec.backing, spec.huge_pages, room);
     match spec.populate {
-        Populate::OnArrival => {}
-        Populate::Ahead { .. } => ram.populate_all()?,
+        Populate::OnArrival => Ok(of_room(spec.room)?),
+        Populate::Ahead { .. } => {
+            let ram = of_room(Room::All)?;
+            ram.populate_all()?;
+            Ok(ram)
+        }
     }
-    Ok(ram)
 }
 
 #[cfg(test)]

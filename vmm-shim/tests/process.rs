@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use limosa_pages::PageSet;
+use limosa_payload::GuestBytes;
 use limosa_payload::protocol::{Fill, Pattern, Probe};
-use limosa_shim::{GuestSpec, HostSpec, ProcessGuest, ProcessHost, Workload};
+use limosa_shim::{Backing, GuestSpec, HostSpec, ProcessGuest, ProcessHost, Workload};
 
 const LONG: Duration = Duration::from_secs(60);
 
@@ -68,8 +69,6 @@ fn every_pattern_survives_many_hops() {
 
 #[test]
 fn a_damaged_page_and_a_lost_write_are_found() {
-    use limosa_payload::GuestBytes;
-
     let mut spec = GuestSpec::new(40 << 20);
     spec.workload.working_set_bytes = 1 << 20;
     let guest = ProcessGuest::boot(&spec).expect("boot");
@@ -85,7 +84,16 @@ fn a_damaged_page_and_a_lost_write_are_found() {
 
 #[test]
 fn all_its_writes_are_harvested() {
+    for backing in [Backing::Anonymous, Backing::Memfd] {
+        all_writes_are_harvested(backing);
+    }
+}
+
+fn all_writes_are_harvested(backing: Backing) {
     let mut spec = GuestSpec::new(40 << 20);
+    spec.backing = backing;
+    // Chunks that hold nothing are written later, by the guest's host.
+    spec.workload.touched_percent = 50;
     spec.workload.working_set_bytes = 4 << 20;
     spec.workload.dirty_pages_per_second = 100_000;
     let mut guest = ProcessGuest::boot(&spec).expect("boot");
@@ -119,6 +127,10 @@ fn all_its_writes_are_harvested() {
                     .expect("memory")
                     .copy_to(&mut mirror[start..start + bytes]);
             }
+        }
+        if round < 4 {
+            let late = (32 << 20) + (round << 21);
+            guest.view().write(late, b"where nothing was before");
         }
         std::thread::sleep(Duration::from_millis(5));
     }

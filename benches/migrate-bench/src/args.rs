@@ -9,7 +9,7 @@ use limosa::Endpoint;
 use crate::compare::CompareArgs;
 use crate::compat::{CompatCommand, CpuArgs};
 use crate::rivals::{GuardArgs, RivalsArgs};
-use crate::units;
+use crate::units::{self, Part};
 
 /// Migrates a running guest and reports what it measured.
 ///
@@ -137,6 +137,10 @@ pub(crate) struct TargetArgs {
     /// Largest guest memory to accept (default: what a guest can have at all).
     #[arg(long, value_parser = units::bytes)]
     pub(crate) memory_max: Option<u64>,
+    /// Memory that must be free when a guest comes, for guests that are known to use less than they
+    /// have [default: all of the guest's].
+    #[arg(long, value_parser = units::bytes)]
+    pub(crate) room: Option<u64>,
     /// What the guest's memory is made of here.
     #[arg(long, value_enum, default_value_t = Backing::Anonymous)]
     pub(crate) backing: Backing,
@@ -173,7 +177,8 @@ pub(crate) struct GuestArgs {
     /// A real KVM guest, a process that writes memory, or KVM where /dev/kvm works.
     #[arg(long, value_enum, default_value_t = GuestChoice::Auto)]
     pub(crate) guest: GuestChoice,
-    /// Guest memory (32MiB up to what the host has).
+    /// Guest memory (32MiB up to what the host has; more where `--touched` says that the guest
+    /// uses less of it).
     #[arg(long, value_parser = units::bytes, default_value = "1GiB")]
     pub(crate) memory: u64,
     /// Virtual processors (1 to 8).
@@ -182,9 +187,9 @@ pub(crate) struct GuestArgs {
     /// What the guest fills its memory with before it moves.
     #[arg(long, value_enum, default_value_t = Fill::Random)]
     pub(crate) fill: Fill,
-    /// Share of memory that the guest ever touches.
-    #[arg(long, value_parser = units::percent, default_value = "100%")]
-    pub(crate) touched: u8,
+    /// How much of its memory the guest ever touches: a share, or a size.
+    #[arg(long, value_parser = units::part, default_value = "100%")]
+    pub(crate) touched: Part,
     /// Memory that the guest keeps writing; 0 for an idle guest [default: 128MiB, or a quarter of
     /// what it touches where that is less].
     #[arg(long, value_parser = units::bytes)]
@@ -322,6 +327,7 @@ mod tests {
             "run --repeat 0",
             "run --memory lots",
             "run --touched 101%",
+            "run --touched most",
             "run --downtime 5",
             "run --downtime 0ms",
             "run --downtime 1000y",

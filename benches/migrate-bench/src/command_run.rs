@@ -113,6 +113,11 @@ pub(crate) fn settle_guest(choice: GuestChoice) -> Result<(&'static str, String)
     })
 }
 
+/// What share of `whole` `part` is, in percent.
+fn percent_of(part: u64, whole: u64) -> f64 {
+    part as f64 * 100.0 / whole.max(1) as f64
+}
+
 /// What was asked for, after defaults, for the report.
 pub(crate) fn config_of(args: &RunArgs, bench: &Bench, kind: &str, reason: &str) -> Config {
     let (guest, link) = (bench.guest(), bench.link());
@@ -122,7 +127,8 @@ pub(crate) fn config_of(args: &RunArgs, bench: &Bench, kind: &str, reason: &str)
         memory_bytes: guest.memory_bytes,
         vcpus: guest.vcpus,
         fill: guest.fill.clone(),
-        touched_percent: guest.touched_percent,
+        touched_percent: percent_of(guest.touched_bytes, guest.memory_bytes),
+        touched_bytes: guest.touched_bytes,
         working_set_bytes: guest.working_set_bytes,
         dirty_rate_bytes: guest.dirty_rate_bytes,
         pattern: guest.pattern.clone(),

@@ -91,6 +91,7 @@ pub(crate) fn conclude(
             target: target.and_then(|target| target.overhead_bytes),
         },
         rounds: figures.map_or_else(Vec::new, |figures| figures.rounds.clone()),
+        timeline: source.timeline.clone(),
         compat: Compat {
             cpu,
             warnings: figures.map_or_else(Vec::new, |figures| figures.warnings.clone()),

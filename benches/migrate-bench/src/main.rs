@@ -17,6 +17,7 @@ mod report;
 mod rivals;
 mod run;
 mod table;
+mod timeline;
 mod units;
 mod warm;
 mod worker;

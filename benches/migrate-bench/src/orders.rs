@@ -15,7 +15,7 @@ const PAGE_BYTES: u64 = limosa_pages::PAGE_BYTES as u64;
 
 /// The guest of the command line, of a kind that is settled by now.
 pub(crate) fn guest_order(args: &GuestArgs, kind: &str) -> GuestOrder {
-    let touched = args.memory / 100 * u64::from(args.touched);
+    let touched = args.touched.of(args.memory);
     let by_default = (touched / 4 / PAGE_BYTES * PAGE_BYTES).min(WORKING_SET_DEFAULT_MAX);
     let working_set = args.working_set.unwrap_or(by_default);
     let idle = working_set == 0 || args.dirty_rate == 0;
@@ -24,7 +24,7 @@ pub(crate) fn guest_order(args: &GuestArgs, kind: &str) -> GuestOrder {
         memory_bytes: args.memory,
         vcpus: args.vcpus,
         fill: args.fill.to_string(),
-        touched_percent: args.touched,
+        touched_bytes: touched,
         working_set_bytes: if idle { 0 } else { working_set },
         dirty_rate_bytes: if idle { 0 } else { args.dirty_rate },
         pattern: args.pattern.to_string(),

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
 use limosa_payload::plan::Plan;
+use limosa_payload::protocol::TOUCHED_ALL;
 use limosa_payload::{Serial, pvh_elf};
 
 use crate::args::{GuestArgs, PayloadArgs};
@@ -36,7 +37,7 @@ pub(crate) fn elf(guest: &GuestArgs, heartbeat: Duration) -> Result<Vec<u8>> {
     // Another VMM gives no time stamp frequency: the guest measures it.
     let mut params = spec.params(0)?;
     params.heartbeat_ns = u64::try_from(heartbeat.as_nanos()).unwrap_or(u64::MAX);
-    if params.touched_percent < 100 {
+    if params.touched_parts < TOUCHED_ALL {
         params.regions[0].end -= FIRMWARE_BYTES;
         Plan::new(&params).map_err(|_| {
             let room = show_bytes(FIRMWARE_BYTES);

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::compat::{HostJson, ProcessorJson};
 use crate::refusal::{self, Reason};
 use crate::report::{Pages, Quantiles, RoundFigures};
+use crate::timeline::Timeline;
 
 /// The guest that a worker boots.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -15,7 +16,7 @@ pub(crate) struct GuestOrder {
     pub(crate) memory_bytes: u64,
     pub(crate) vcpus: u16,
     pub(crate) fill: String,
-    pub(crate) touched_percent: u8,
+    pub(crate) touched_bytes: u64,
     pub(crate) working_set_bytes: u64,
     pub(crate) dirty_rate_bytes: u64,
     pub(crate) pattern: String,
@@ -123,6 +124,8 @@ pub(crate) enum Order {
         /// Populate memory for a guest of this size first; none to populate as pages arrive.
         #[serde(default)]
         populated_bytes: Option<u64>,
+        #[serde(default)]
+        room_bytes: Option<u64>,
         #[serde(default)]
         pretend: Option<HostJson>,
     },
@@ -242,6 +245,7 @@ pub(crate) struct SourceSide {
     pub(crate) vcpu_cpu_s: f64,
     /// Stalls that the guest saw during the copy.
     pub(crate) stall_ms: Option<Quantiles>,
+    pub(crate) timeline: Timeline,
 }
 
 impl SourceSide {
@@ -308,6 +312,7 @@ mod tests {
             digest: false,
             memory_bytes_max: None,
             populated_bytes: None,
+            room_bytes: None,
             pretend: None,
         };
         let line = serde_json::to_string(&order).unwrap();

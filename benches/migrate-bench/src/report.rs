@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::protocol::CpuFacts;
 use crate::refusal::Reason;
+use crate::timeline::Timeline;
 
 /// The schema's name and version.
 pub(crate) const SCHEMA: &str = "limosa.run/1";
@@ -28,7 +29,8 @@ pub(crate) struct Config {
     pub(crate) memory_bytes: u64,
     pub(crate) vcpus: u16,
     pub(crate) fill: String,
-    pub(crate) touched_percent: u8,
+    pub(crate) touched_percent: f64,
+    pub(crate) touched_bytes: u64,
     pub(crate) working_set_bytes: u64,
     pub(crate) dirty_rate_bytes: u64,
     pub(crate) pattern: String,
@@ -107,6 +109,7 @@ pub(crate) struct Run {
     pub(crate) cpu_s: CpuSeconds,
     pub(crate) overhead_bytes: BothSides<Option<u64>>,
     pub(crate) rounds: Vec<RoundFigures>,
+    pub(crate) timeline: Timeline,
     pub(crate) compat: Compat,
     pub(crate) verified: Verified,
 }

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use limosa_shim::Room;
 
 use crate::args::{RunArgs, Transport};
 use crate::child::Worker;
@@ -16,6 +17,7 @@ use crate::progress::{Bar, Show};
 use crate::protocol::{Answer, CpuOrder, GuestOrder, LinkOrder, Order, SourceSide, TargetSide};
 use crate::report::{Reference, Run, RunOutcome, Spread};
 use crate::warm::WarmMemory;
+use crate::worker::spec_of;
 
 /// Longest time to boot a guest and fill its memory.
 const BOOT_MAX: Duration = Duration::from_secs(300);
@@ -27,6 +29,8 @@ const LANDED_MAX: Duration = Duration::from_secs(60);
 const GIVEN_UP_MAX: Duration = Duration::from_secs(2);
 /// Longest time for one bare-socket reference.
 const REFERENCE_MAX: Duration = Duration::from_secs(120);
+/// Fewest bytes of the reference, where the guest touches less: below it nothing is measured.
+const REFERENCE_BYTES_MIN: u64 = 64 << 20;
 /// Most bytes of the reference: beyond it a rate is a rate, and memory is better left to the
 /// guest.
 const REFERENCE_BYTES_MAX: u64 = 2 << 30;
@@ -178,7 +182,7 @@ impl Bench {
         (there, pretend): (&mut Worker, Option<HostJson>),
         bar: &Bar,
     ) -> Result<Move> {
-        let mut warm = WarmMemory::new(self.guest.memory_bytes);
+        let mut warm = WarmMemory::new(self.guest.touched_bytes);
         if self.hops == 1 {
             // The figures of a chain of moves are those of the last one: nobody compares them.
             warm.settle();
@@ -196,6 +200,7 @@ impl Bench {
             digest: self.proofs.digest,
             memory_bytes_max: None,
             populated_bytes: self.populated_bytes,
+            room_bytes: self.room_bytes(),
             pretend,
         })?;
         let endpoint = there.wait_for("address", LISTENING_MAX, |answer| match answer {
@@ -280,7 +285,18 @@ impl Bench {
 
     /// How much the reference carries.
     pub(crate) fn reference_bytes(&self) -> u64 {
-        self.guest.memory_bytes.min(REFERENCE_BYTES_MAX)
+        let touched = self.guest.touched_bytes.max(REFERENCE_BYTES_MIN);
+        touched
+            .min(self.guest.memory_bytes)
+            .min(REFERENCE_BYTES_MAX)
+    }
+
+    /// What the target must have free; none for as much as the guest has.
+    fn room_bytes(&self) -> Option<u64> {
+        match spec_of(&self.guest).ok()?.room() {
+            Room::All => None,
+            Room::Bytes(bytes) => Some(bytes),
+        }
     }
 
     fn endpoint(&mut self) -> String {

@@ -124,7 +124,7 @@ fn heading(report: &Report) -> String {
         show_bytes(config.memory_bytes),
         config.vcpus,
         config.fill,
-        format_args!("{}%", config.touched_percent),
+        show_bytes(config.touched_bytes),
         show_bytes(config.working_set_bytes),
         show_bytes(config.dirty_rate_bytes),
         config.pattern,

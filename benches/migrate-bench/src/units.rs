@@ -38,12 +38,35 @@ pub(crate) fn endpoint(text: &str) -> Result<Endpoint, String> {
     text.parse().map_err(|error| format!("{error}"))
 }
 
-/// Parses `75%` or `75`: a share from 0 to 100.
-pub(crate) fn percent(text: &str) -> Result<u8, String> {
+/// A part of a guest's memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Part {
+    /// A share of it, from 0 to 100.
+    Percent(u8),
+    /// So many bytes of it.
+    Bytes(u64),
+}
+
+impl Part {
+    /// How much of `whole` it is, in bytes.
+    pub(crate) fn of(self, whole: u64) -> u64 {
+        match self {
+            Self::Percent(100) => whole,
+            Self::Percent(percent) => whole / 100 * u64::from(percent),
+            Self::Bytes(bytes) => bytes.min(whole),
+        }
+    }
+}
+
+/// Parses `75%` or `75`, a share from 0 to 100, or a size such as `1GiB`.
+pub(crate) fn part(text: &str) -> Result<Part, String> {
     let share = text.strip_suffix('%').unwrap_or(text).parse::<u8>().ok();
-    share
-        .filter(|share| *share <= 100)
-        .ok_or_else(|| format!("`{text}` is not a share; write 0% to 100%"))
+    let share = share.filter(|share| *share <= 100).map(Part::Percent);
+    let is_number = text.trim_end_matches('%').parse::<f64>().is_ok();
+    let size = || bytes(text).ok().filter(|_| !is_number).map(Part::Bytes);
+    share.or_else(size).ok_or_else(|| {
+        format!("`{text}` is no part of memory; write 0% to 100%, or a size such as 1GiB")
+    })
 }
 
 /// `1.5 GiB`.
@@ -86,10 +109,14 @@ mod tests {
 
     #[test]
     fn shares_end_at_a_hundred() {
-        assert_eq!(percent("75%"), Ok(75));
-        assert_eq!(percent("0"), Ok(0));
-        assert!(percent("101%").is_err());
-        assert!(percent("-1").is_err());
+        assert_eq!(part("75%"), Ok(Part::Percent(75)));
+        assert_eq!(part("0"), Ok(Part::Percent(0)));
+        assert_eq!(part("1GiB"), Ok(Part::Bytes(1 << 30)));
+        for wrong in ["101%", "-1", "4096", "1.5", "most"] {
+            assert!(part(wrong).is_err(), "{wrong}");
+        }
+        assert_eq!(Part::Percent(50).of(4000), 2000);
+        assert_eq!(Part::Bytes(5000).of(4000), 4000);
     }
 
     #[test]

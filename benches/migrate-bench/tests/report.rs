@@ -44,7 +44,8 @@ const CONFIG: [(&str, Kind); 26] = [
     ("/memory_bytes", Count),
     ("/vcpus", Count),
     ("/fill", OneOf(&["random"])),
-    ("/touched_percent", Count),
+    ("/touched_percent", Amount),
+    ("/touched_bytes", Count),
     ("/working_set_bytes", Count),
     ("/dirty_rate_bytes", Count),
     ("/pattern", OneOf(&["random"])),
@@ -85,7 +86,7 @@ const REFERENCE: [(&str, Kind); 6] = [
 ];
 
 /// Of a completed run.
-const RUN: [(&str, Kind); 38] = [
+const RUN: [(&str, Kind); 45] = [
     ("/outcome", OneOf(&["completed"])),
     ("/custody", OneOf(&["target"])),
     ("/error", Null),
@@ -115,6 +116,13 @@ const RUN: [(&str, Kind); 38] = [
     ("/rounds/0/pages", Count),
     ("/rounds/0/wire_bytes", Count),
     ("/rounds/0/ms", Figure),
+    ("/timeline/samples/0/ms", Figure),
+    ("/timeline/samples/0/sent_bytes", Amount),
+    ("/timeline/samples/0/send_gib_s", Null),
+    ("/timeline/samples/0/dirty_pages_s", Null),
+    ("/timeline/samples/0/remaining_pages", Count),
+    ("/timeline/samples/1/send_gib_s", Figure),
+    ("/timeline/events/0/what", OneOf(&["round_started"])),
     ("/compat/mode", OneOf(&["off"])),
     ("/compat/baseline", OneOf(&["off"])),
     ("/compat/digest", Text),
@@ -243,6 +251,7 @@ fn every_field_is_there_and_adds_up() {
             assert_no_others(run, &RUN);
             assert_eq!(keys(run), documented("## `runs[]`"));
             assert_adds_up(run, 64 * MIB);
+            assert_timeline(run);
         }
         assert_summary(&report);
     }
@@ -270,6 +279,57 @@ fn assert_adds_up(run: &Value, guest_bytes: u64) {
     assert!(run["rounds"].as_array().unwrap().len() >= 2, "{run}");
     assert_eq!(run["verified"]["guest"], "ok");
     assert_eq!(run["verified"]["digest"], "ok");
+}
+
+/// Samples and events against the figures that they must lead to.
+fn assert_timeline(run: &Value) {
+    let timeline = &run["timeline"];
+    let samples = timeline["samples"].as_array().unwrap();
+    let number = |value: &Value, name: &str| value[name].as_f64().unwrap();
+    for pair in samples.windows(2) {
+        let [ms, sent] =
+            ["ms", "sent_bytes"].map(|name| number(&pair[1], name) - number(&pair[0], name));
+        assert!(ms >= 0.0 && sent >= 0.0, "{pair:?}");
+        if ms > 0.0 {
+            let rate = sent / f64::from(1 << 30) / (ms / 1e3);
+            let said = number(&pair[1], "send_gib_s");
+            assert!((said - rate).abs() <= 0.001 * rate, "{said} is not {rate}");
+        }
+    }
+    let (first, last) = (&samples[0], &samples[samples.len() - 1]);
+    assert_eq!(first["sent_bytes"], 0);
+    assert_eq!(last["sent_bytes"], run["wire_bytes"]);
+    assert_eq!(last["remaining_pages"], 0);
+    let writes = |sample: &Value| sample["dirty_pages_s"].as_f64() > Some(0.0);
+    assert!(samples.iter().any(writes), "{timeline}");
+    let rounds = run["rounds"].as_array().unwrap();
+    for (round, figures) in rounds.iter().enumerate() {
+        let own = samples.iter().filter(|sample| sample["round"] == round);
+        let own: Vec<&Value> = own.collect();
+        let ends = [own[0], own[own.len() - 1]];
+        let [start, end] = ends.map(|sample| number(sample, "ms"));
+        let took = number(figures, "ms");
+        // The end is told after the figure was taken.
+        assert!(end - start >= took, "round {round}: {ends:?}");
+        let [start, end] = ends.map(|sample| number(sample, "sent_bytes"));
+        assert_eq!(end - start, number(figures, "wire_bytes"));
+    }
+    let events = timeline["events"].as_array().unwrap();
+    let at = |what: &str| {
+        let events = events.iter().filter(|event| event["what"] == what);
+        events
+            .map(|event| number(event, "ms"))
+            .collect::<Vec<f64>>()
+    };
+    assert_eq!(at("round_started").len(), rounds.len());
+    let [asked, paused, runs] = ["pause_asked", "paused", "runs_on_target"].map(|what| at(what)[0]);
+    assert!(asked <= paused && paused < runs, "{timeline}");
+    let downtime = number(&run["downtime_ms"], "engine");
+    assert!(
+        (runs - asked - downtime).abs() < 0.001,
+        "{downtime}: {timeline}"
+    );
+    assert!(runs <= number(run, "total_ms"), "{timeline}");
 }
 
 fn assert_summary(report: &Value) {

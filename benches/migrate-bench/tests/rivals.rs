@@ -113,6 +113,53 @@ fn each_kind_of_target_memory_has_its_figures() {
     }
 }
 
+/// What `cat` shows of a file in the network of process `id`.
+fn in_network_of(id: u32, file: &str) -> String {
+    let net = format!("--net=/proc/{id}/ns/net");
+    let shown = std::process::Command::new("nsenter")
+        .args([&net, "cat", file])
+        .output();
+    shown.map_or_else(
+        |_| String::new(),
+        |it| String::from_utf8_lossy(&it.stdout).trim().into(),
+    )
+}
+
+#[test]
+fn qemu_is_given_another_congestion_control() {
+    if skipped() {
+        return;
+    }
+    let _turn = turn();
+    let known = "/proc/sys/net/ipv4/tcp_available_congestion_control";
+    let known = std::fs::read_to_string(known).unwrap_or_default();
+    let system = "/proc/sys/net/ipv4/tcp_congestion_control";
+    let default = std::fs::read_to_string(system).unwrap_or_default();
+    let other = known.split_whitespace().find(|it| *it != default.trim());
+    let (Some(other), true) = (other, rustix::process::geteuid().is_root()) else {
+        println!("SKIPPED: it takes root and a second congestion control");
+        return;
+    };
+    let rivals = start(&format!(
+        "rivals --memory 64MiB --repeat 1 --settings multifd1 --quiet --prealloc fresh --json - \
+         --congestion {other}"
+    ));
+    let id = rivals.child.id();
+    wait_until("two of QEMU", Duration::from_secs(60), || {
+        let qemus: Vec<_> = children_of(id)
+            .into_iter()
+            .filter(|id| is_qemu(*id))
+            .collect();
+        let both = qemus.len() == 2;
+        both && qemus.iter().all(|id| in_network_of(*id, system) == other)
+    });
+    let done = finish(rivals);
+    assert_eq!(done.code, Some(0), "{done:?}");
+    let report = done.report();
+    assert_eq!(report["rival"]["congestion"], other);
+    is_whole(&report["landings"][0]["theirs"][0]["moves"][0]);
+}
+
 #[test]
 fn a_qemu_that_can_not_move_it_is_quoted() {
     if skipped() {
@@ -160,6 +207,7 @@ fn what_no_rival_can_is_wrong_usage() {
         ("--settings multifd0", "`multifd0`"),
         ("--memory 1MiB", "guest memory"),
         ("--memory 32MiB --touched 50%", "firmware"),
+        ("--transport unix --congestion cubic", "--congestion"),
         ("bhyve", "bhyve"),
         ("--repeat 0", "--repeat"),
     ] {

@@ -11,6 +11,7 @@
 #![expect(unsafe_code, reason = "system calls that no safe crate covers")]
 
 pub(crate) mod kvm;
+pub(crate) mod mincore;
 pub(crate) mod pagemap;
 pub(crate) mod uffd;
 

@@ -1,8 +1,10 @@
 //! From a set of pages to the work of each stream, over all logical processors. It touches bits, no
 //! pages.
 
-use limosa_pages::{CHUNK_PAGES, ChunkIndex, ChunkPages, MemoryMap, PageSet};
-use limosa_wire::STREAMS_MAX;
+use limosa_pages::{
+    CHUNK_PAGES, ChunkIndex, ChunkPages, MemoryMap, PageCount, PageIndex, PageRange, PageSet,
+};
+use limosa_wire::{STREAMS_MAX, StreamIndex};
 use rayon::prelude::*;
 
 use crate::memory::regions_of;
@@ -38,24 +40,35 @@ pub fn chunks_by_stream(
     map: &MemoryMap,
     stream_count: u16,
 ) -> Vec<Vec<ChunkIndex>> {
-    let stream_count = u64::from(stream_count.clamp(1, STREAMS_MAX));
-    let chunk_count = pages.bound().min(map.end()).get().div_ceil(CHUNK_PAGES);
-    (0..stream_count)
-        .into_par_iter()
-        .map(|stream| {
-            let owned_count = chunk_count.saturating_sub(stream).div_ceil(stream_count);
-            (0..owned_count as usize)
-                .into_par_iter()
-                .with_min_len(CHUNKS_PER_TASK_MIN)
-                .map(|turn| ChunkIndex::new(stream + turn as u64 * stream_count))
-                .filter(|chunk| work_of(*chunk, pages, map).is_some())
-                .collect()
+    let stream_count = stream_count.clamp(1, STREAMS_MAX);
+    let end = pages.bound().min(map.end()).get();
+    let tasks = (0..end.div_ceil(TASK_PAGES)).into_par_iter();
+    let found: Vec<Vec<ChunkIndex>> = tasks
+        .map(|task| {
+            let start = PageIndex::new(task * TASK_PAGES);
+            let part = PageRange::from_start_count(start, PageCount::new(TASK_PAGES));
+            let chunks = pages.chunks_within(part.unwrap_or(PageRange::empty()));
+            let chunks = chunks.map(|(chunk, _)| chunk);
+            let owned = chunks.filter(|chunk| work_of(*chunk, pages, map).is_some());
+            owned.collect()
         })
-        .collect()
+        .collect();
+    let total: usize = found.iter().map(Vec::len).sum();
+    let each = total.div_ceil(usize::from(stream_count));
+    let mut lists: Vec<_> = (0..stream_count)
+        .map(|_| Vec::with_capacity(each))
+        .collect();
+    for chunk in found.into_iter().flatten() {
+        let stream = StreamIndex::of_chunk(chunk, stream_count);
+        if let Some(list) = lists.get_mut(usize::from(stream.get())) {
+            list.push(chunk);
+        }
+    }
+    lists
 }
 
-/// Fewest chunks that are worth a task of their own: 64 KiB of bits.
-const CHUNKS_PER_TASK_MIN: usize = 1024;
+/// Pages that are worth a task of their own: 64 KiB of bits, 2 GiB of the guest's memory.
+const TASK_PAGES: u64 = 1024 * CHUNK_PAGES;
 
 /// The pages of `chunk` that are in `pages` and that the guest has; `None` where there are none.
 pub fn work_of(chunk: ChunkIndex, pages: &PageSet, map: &MemoryMap) -> Option<ChunkWork> {

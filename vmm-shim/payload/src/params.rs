@@ -6,7 +6,7 @@ use core::time::Duration;
 use crate::plan::{Plan, PlanFault};
 use crate::protocol::{
     FLAG_SERIAL, Fill, HOLE, MAPPED_END, PAGE_BYTES, PARAMS_MAGIC, Params, Pattern, Probe,
-    REGIONS_MAX, RESERVED_END, Span, VERSION,
+    REGIONS_MAX, RESERVED_END, Span, TOUCHED_ALL, VERSION,
 };
 
 /// Whether the boot processor prints on COM1 and takes commands from it.
@@ -29,6 +29,13 @@ pub struct GuestSpec {
     pub fill: Fill,
     /// Share of memory that is filled, 0..=100. Default 100.
     pub touched_percent: u32,
+    /// The same in bytes, all regions together, instead of the percentage. Default none. The
+    /// payload itself lies in the first 16 MiB and is not counted.
+    pub touched_bytes: Option<u64>,
+    /// Past the last address that the guest may have memory at. Default [`MAPPED_END`]; guests
+    /// without page tables of their own may have it up to
+    /// [`PLANNED_END`](crate::protocol::PLANNED_END).
+    pub end_max: u64,
     /// Chooses content and random writes. Default 1.
     pub seed: u64,
     /// Bytes written again and again, over all vCPUs; rounded down to pages. Default 0.
@@ -66,11 +73,13 @@ pub enum ParamsError {
         /// Regions that would be filled.
         count: usize,
     },
-    /// Memory above what the payload maps.
-    #[error("memory ends at {end:#x}, the payload maps {MAPPED_END:#x}")]
+    /// Memory above what this kind of guest can have.
+    #[error("memory ends at {end:#x}, such a guest can have it up to {end_max:#x}")]
     MemoryTooHigh {
         /// Where it ends.
         end: u64,
+        /// Where it may end.
+        end_max: u64,
     },
     /// More is to be written than is touched at all.
     #[error("a working set of {working_bytes} bytes is larger than the {touched_bytes} touched")]
@@ -111,6 +120,8 @@ impl GuestSpec {
             vcpu_count: 1,
             fill: Fill::Random,
             touched_percent: 100,
+            touched_bytes: None,
+            end_max: MAPPED_END,
             seed: 1,
             working_set_bytes: 0,
             dirty_pages_per_second: 0,
@@ -139,7 +150,7 @@ impl GuestSpec {
             fill: self.fill.number(),
             pattern: self.pattern.number(),
             probe: self.probe.number(),
-            touched_percent: self.touched_percent,
+            touched_parts: self.touched_parts(),
             flags: match self.serial {
                 Serial::Off => 0,
                 Serial::On => FLAG_SERIAL,
@@ -175,6 +186,20 @@ impl GuestSpec {
         }
     }
 
+    /// How much of each region is touched, in parts of [`TOUCHED_ALL`].
+    fn touched_parts(&self) -> u32 {
+        let percent = u64::from(self.touched_percent) * u64::from(TOUCHED_ALL) / 100;
+        let parts = self.touched_bytes.map_or(percent, |bytes| {
+            let all: u64 = self.memory.iter().copied().map(Span::bytes).sum();
+            let parts = u128::from(bytes) * u128::from(TOUCHED_ALL);
+            let parts = parts.div_ceil(u128::from(all.max(1)));
+            u64::try_from(parts)
+                .unwrap_or(u64::MAX)
+                .min(u64::from(TOUCHED_ALL))
+        });
+        u32::try_from(parts).unwrap_or(u32::MAX)
+    }
+
     fn regions(&self, floor: u64) -> Result<([Span; REGIONS_MAX], u32), ParamsError> {
         let too_small = ParamsError::MemoryTooSmall {
             needed_bytes: floor + PAGE_BYTES,
@@ -183,8 +208,9 @@ impl GuestSpec {
         if first.start != 0 || first.end < floor + PAGE_BYTES {
             return Err(too_small);
         }
-        if let Some(last) = self.memory.iter().find(|span| span.end > MAPPED_END) {
-            return Err(ParamsError::MemoryTooHigh { end: last.end });
+        let end_max = self.end_max;
+        if let Some(Span { end, .. }) = self.memory.iter().find(|span| span.end > end_max) {
+            return Err(ParamsError::MemoryTooHigh { end: *end, end_max });
         }
         let mut regions = [Span::EMPTY; REGIONS_MAX];
         if self.memory.len() > regions.len() {

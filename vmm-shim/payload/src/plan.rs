@@ -8,8 +8,8 @@
 use core::ops::Range;
 
 use crate::protocol::{
-    Fill, HOLE, MAPPED_END, PAGE_BYTES, PARAMS_MAGIC, Params, Pattern, Probe, REGIONS_MAX,
-    RESERVED_END, Span, VCPUS_MAX, VERSION,
+    Fill, HOLE, MAPPED_END, PAGE_BYTES, PARAMS_MAGIC, PLANNED_END, Params, Pattern, Probe,
+    REGIONS_MAX, RESERVED_END, Span, TOUCHED_ALL, VCPUS_MAX, VERSION,
 };
 
 /// Why parameters make no sense. The number is what a guest reports that rejects them.
@@ -24,7 +24,7 @@ pub enum PlanFault {
     UnknownNumber = 3,
     /// No region, too many, or one that is empty, unaligned, out of order or out of bounds.
     Regions = 4,
-    /// More than 100 percent.
+    /// More than all is to be touched.
     Percent = 5,
     /// The working set is no whole number of pages, or larger than the touched memory, or has less
     /// than a page for each vCPU though pages are to be written.
@@ -101,7 +101,7 @@ impl Plan {
         for (region, (touched, untouched)) in regions.iter().zip(runs) {
             let pages = region.bytes() / PAGE_BYTES;
             touched.address = region.start;
-            touched.pages = pages * u64::from(params.touched_percent) / 100;
+            touched.pages = pages * u64::from(params.touched_parts) / u64::from(TOUCHED_ALL);
             untouched.address = region.start + touched.pages * PAGE_BYTES;
             untouched.pages = pages - touched.pages;
             plan.touched_pages += touched.pages;
@@ -223,7 +223,7 @@ fn check_head(params: &Params) -> Result<(), PlanFault> {
     if !known {
         return Err(PlanFault::UnknownNumber);
     }
-    if params.touched_percent > 100 {
+    if params.touched_parts > TOUCHED_ALL {
         return Err(PlanFault::Percent);
     }
     let in_reason = (TICK_MIN_NS..=PERIOD_MAX_NS).contains(&params.tick_ns)
@@ -247,7 +247,8 @@ fn check_regions(params: &Params) -> Result<&[Span], PlanFault> {
     let mut floor = RESERVED_END;
     for region in regions {
         let aligned = (region.start | region.end).is_multiple_of(PAGE_BYTES);
-        let inside = region.start >= floor && region.start < region.end && region.end <= MAPPED_END;
+        let inside =
+            region.start >= floor && region.start < region.end && region.end <= PLANNED_END;
         if !aligned || !inside || overlap(*region, HOLE) {
             return Err(PlanFault::Regions);
         }

@@ -35,18 +35,24 @@ pub const VCPU_STATS_STRIDE: u64 = 0x4000;
 pub const RESERVED_END: u64 = 0x0100_0000;
 /// Past the last address that the payload's page tables map.
 pub const MAPPED_END: u64 = 64 << 30;
+/// Past the last address that a plan may name: guests that need no page tables of their own,
+/// because they are threads of a process, may have memory up to here.
+pub const PLANNED_END: u64 = 8 << 40;
 /// The hole of a PC's memory map, which belongs to devices.
 pub const HOLE: Span = Span {
     start: 3 << 30,
     end: 4 << 30,
 };
 
+/// All of a region, in parts of which is said how much is touched.
+pub const TOUCHED_ALL: u32 = 1_000_000_000;
+
 /// "LMSAPAR" and a version byte: begins [`Params`].
 pub const PARAMS_MAGIC: u64 = u64::from_le_bytes(*b"LMSAPAR\x01");
 /// Begins [`CpuidTable`] while it is complete.
 pub const CPUID_MAGIC: u64 = u64::from_le_bytes(*b"LMSACPU\x01");
 /// Version of everything in this file.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 /// Most vCPUs of a guest.
 pub const VCPUS_MAX: usize = 8;
 /// Most memory regions of a guest.
@@ -204,9 +210,9 @@ pub struct Params {
     pub pattern: u32,
     /// A [`Probe`].
     pub probe: u32,
-    /// How much of each region is filled, from its start, 0..=100; the rest is not touched before
-    /// the first check, which reads it and wants zeros.
-    pub touched_percent: u32,
+    /// How much of each region is filled, from its start, in parts of [`TOUCHED_ALL`]; the rest is
+    /// not touched before the first check, which reads it and wants zeros.
+    pub touched_parts: u32,
     /// Bits `FLAG_*`.
     pub flags: u32,
     /// Regions used of `regions`, 1..=[`REGIONS_MAX`].
@@ -249,7 +255,7 @@ impl Params {
             fill: Fill::Random.number(),
             pattern: Pattern::Sequential.number(),
             probe: Probe::Sleep.number(),
-            touched_percent: 100,
+            touched_parts: TOUCHED_ALL,
             flags: FLAG_SERIAL,
             region_count: 1,
             seed: 1,

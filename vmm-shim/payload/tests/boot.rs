@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use limosa_payload::protocol::{
     CPUID_TABLE, CpuidRecord, CpuidTable, Fill, PAGE_BYTES, Params, Pattern, Phase, Probe, Span,
-    VcpuState,
+    TOUCHED_ALL, VcpuState,
 };
 use limosa_payload::{CheckReport, GuestSpec, Serial};
 use support::{Machine, kvm_present};
@@ -413,7 +413,7 @@ fn a_guest_that_cannot_go_on_says_why() {
     }
     let good = spec().params().expect("sensible parameters");
     let wild = Params {
-        touched_percent: 101,
+        touched_parts: TOUCHED_ALL + 1,
         ..good
     };
     // The host's own view refuses such parameters; so they are put in place after it looked.

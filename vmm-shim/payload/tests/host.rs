@@ -141,7 +141,13 @@ fn senseless_wishes_are_refused_by_name() {
         Err(ParamsError::Rejected(PlanFault::Percent))
     );
     let huge = GuestSpec::new(64 * GIB).params();
-    assert_eq!(huge, Err(ParamsError::MemoryTooHigh { end: 65 * GIB }));
+    assert_eq!(
+        huge,
+        Err(ParamsError::MemoryTooHigh {
+            end: 65 * GIB,
+            end_max: 64 * GIB
+        })
+    );
     let hole = GuestSpec {
         memory: vec![Span {
             start: 0,

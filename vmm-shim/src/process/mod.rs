@@ -20,7 +20,7 @@ use crate::cpu::CpuError;
 use crate::error::{ShimError, Stage};
 use crate::host_view::HostView;
 use crate::memory::GuestRam;
-use crate::pages::{GuestPages, mappings};
+use crate::pages::{GuestPages, mappings, presence};
 use crate::spec::GuestSpec;
 use crate::state::StateError;
 use crate::threads::{RunState, Threads};
@@ -57,9 +57,10 @@ impl ProcessGuest {
     /// # Errors
     /// [`ShimError`]: the first thing that the wish or the host is at fault for.
     pub fn boot(spec: &GuestSpec) -> Result<Self, ShimError> {
-        let params = spec.params(CLOCK_KHZ as u32)?;
+        let params = spec.process_params(CLOCK_KHZ as u32)?;
         let map = layout::memory_map(spec.memory_bytes)?;
-        let ram = GuestRam::new(map, spec.backing, spec.huge_pages)?;
+        let (backing, huge_pages) = (spec.backing, spec.huge_pages);
+        let ram = GuestRam::with_room(map, backing, huge_pages, spec.room())?;
         let mut guest = Self::make(ram, guest_cpu(spec)?, Stage::Paused)?;
         guest.view().write(PARAMS, params.as_bytes());
         guest.give_tasks(&params, |index| ThreadState::new(index, params.seed))?;
@@ -225,7 +226,7 @@ impl ProcessGuest {
     /// When the kernel can't record them.
     pub fn dirty_source(&mut self) -> Result<Box<dyn DirtySource>, ShimError> {
         let scan = PagemapScan::new(mappings(self.pages.ram()))?;
-        Ok(Box::new(scan))
+        Ok(Box::new(scan.with_presence(presence(self.pages.ram()))))
     }
 }
 

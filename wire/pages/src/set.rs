@@ -266,7 +266,20 @@ impl PageSet {
 
     /// The chunks with a page in the set, each with those pages; in order.
     pub fn chunks(&self) -> impl Iterator<Item = (ChunkIndex, ChunkPages)> + Clone {
-        self.marked().filter_map(|chunk| {
+        self.chunks_within(self.all())
+    }
+
+    /// Those of [`chunks`](Self::chunks) that begin within `pages`.
+    pub fn chunks_within(
+        &self,
+        pages: PageRange,
+    ) -> impl Iterator<Item = (ChunkIndex, ChunkPages)> + Clone {
+        let first_of = |page: PageIndex| page.get().div_ceil(CHUNK_PAGES) as usize;
+        let (first, beyond) = (first_of(pages.start()), first_of(pages.end()));
+        let words = first / WORD_BITS..beyond.div_ceil(WORD_BITS).min(self.summary.len());
+        let marked = words.flat_map(|at| ones(at, self.summary[at]));
+        let marked = marked.filter(move |chunk| (first..beyond).contains(chunk));
+        marked.filter_map(|chunk| {
             let chunk = ChunkIndex::new(chunk as u64);
             let pages = self.chunk(chunk);
             (!pages.is_empty()).then_some((chunk, pages))

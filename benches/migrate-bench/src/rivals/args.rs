@@ -31,6 +31,10 @@ pub(crate) struct RivalsArgs {
     /// beforehand, or both one after the other.
     #[arg(long, value_enum, default_value_t = Prealloc::Both)]
     pub(crate) prealloc: Prealloc,
+    /// Give QEMU, which chooses none, another TCP congestion control than the system's: in a
+    /// network namespace, as root.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) congestion: Option<String>,
     #[command(flatten)]
     pub(crate) guest: GuestArgs,
     #[command(flatten)]
@@ -58,6 +62,9 @@ impl RivalsArgs {
                 "--vcpus {}: the guest's program has one vCPU under a rival; leave it out",
                 guest.vcpus
             ));
+        }
+        if self.congestion.is_some() && self.transport == Transport::Unix {
+            return Err("--congestion is of TCP: leave it out with --transport unix".into());
         }
         if guest.verify_digest {
             return Err("--verify-digest: no rival gives a digest; guests check themselves".into());

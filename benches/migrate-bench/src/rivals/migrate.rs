@@ -8,6 +8,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use serde_json::{Value, json};
 
 use super::args::{Landing, Setting};
+use super::net::Net;
 use super::qemu::{Installed, Qemu, Role, Wish};
 use super::report::{Move, cpu_s_per_gib};
 use crate::args::Transport;
@@ -36,6 +37,8 @@ pub(crate) struct Arena<'a> {
     pub(crate) memory_bytes: u64,
     pub(crate) backing: &'a str,
     pub(crate) transport: Transport,
+    /// Another congestion control than the system's.
+    pub(crate) congestion: Option<&'a str>,
     pub(crate) downtime: Duration,
     pub(crate) stop: &'a AtomicBool,
 }
@@ -56,7 +59,11 @@ impl Arena<'_> {
     pub(crate) fn fight(&self, bout: Bout) -> Result<Move> {
         let kernel = self.kernel;
         let source = format!("source-{}", bout.number);
-        let mut source = self.qemu(&source, Role::Source { kernel }, |_| ())?;
+        let net = match self.congestion {
+            None => Net::Host,
+            Some(congestion) => Net::New { congestion },
+        };
+        let mut source = self.qemu(&source, (Role::Source { kernel }, net), |_| ())?;
         source
             .serial(None, &['F'], BOOT_MAX)
             .context("the guest did not start under QEMU")?;
@@ -67,7 +74,13 @@ impl Arena<'_> {
             landing: bout.landing,
             kernel,
         };
-        let mut target = self.qemu(&name, role, |id| match bout.landing {
+        let net = match self.congestion {
+            None => Net::Host,
+            Some(_) => Net::Of {
+                process: source.id(),
+            },
+        };
+        let mut target = self.qemu(&name, (role, net), |id| match bout.landing {
             // It takes its memory before it is spoken to.
             Landing::Populated => warm.release_ahead_of(id),
             Landing::Fresh => {}
@@ -95,7 +108,12 @@ impl Arena<'_> {
         })
     }
 
-    fn qemu(&self, name: &str, role: Role<'_>, begun: impl FnOnce(u32)) -> Result<Qemu<'_>> {
+    fn qemu(
+        &self,
+        name: &str,
+        (role, net): (Role<'_>, Net<'_>),
+        begun: impl FnOnce(u32),
+    ) -> Result<Qemu<'_>> {
         let wish = Wish {
             installed: self.installed,
             folder: self.folder,
@@ -103,6 +121,7 @@ impl Arena<'_> {
             memory_bytes: self.memory_bytes,
             backing: self.backing,
             role,
+            net,
         };
         Qemu::start(&wish, self.stop, begun)
     }

@@ -6,6 +6,7 @@ mod cpu;
 mod guard;
 mod lines;
 mod migrate;
+mod net;
 mod qemu;
 mod qmp;
 mod report;
@@ -24,6 +25,7 @@ pub(crate) use self::args::RivalsArgs;
 use self::args::{Landing, Setting};
 pub(crate) use self::guard::{GuardArgs, become_it};
 use self::migrate::{Arena, Bout};
+use self::net::{check_congestion, system_congestion};
 use self::qemu::Installed;
 use self::report::{LandingReport, Move, Report, RivalFacts, SCHEMA};
 use crate::args::{GuestChoice, OutputArgs, RunArgs};
@@ -55,6 +57,9 @@ pub(crate) fn run(args: &RivalsArgs) -> Result<ExitCode> {
     let interrupted = heed_signals()?;
     let (_, reason) = settle_guest(GuestChoice::Kvm).context("rivals are measured on KVM")?;
     let installed = Installed::find(&args.qemu)?;
+    if let Some(name) = &args.congestion {
+        check_congestion(name)?;
+    }
     let folder = tempfile::Builder::new()
         .prefix("migrate-bench-rivals-")
         .tempdir()
@@ -121,7 +126,10 @@ impl Game<'_> {
                 name: "qemu".into(),
                 path: self.installed.path.display().to_string(),
                 version: self.installed.version.clone(),
-                congestion: congestion(),
+                congestion: match &self.args.congestion {
+                    Some(name) => name.clone(),
+                    None => system_congestion(),
+                },
             },
             host: host_facts(),
             landings,
@@ -201,6 +209,7 @@ impl Game<'_> {
             memory_bytes: guest.memory,
             backing: &backing,
             transport: self.args.transport,
+            congestion: self.args.congestion.as_deref(),
             downtime: self.args.link.downtime,
             stop: self.interrupted,
         };
@@ -224,12 +233,6 @@ fn landed(args: &RunArgs, landing: Landing) -> RunArgs {
         populated: landing == Landing::Populated,
         ..args.clone()
     }
-}
-
-/// What TCP sockets get that choose no congestion control.
-fn congestion() -> String {
-    std::fs::read_to_string("/proc/sys/net/ipv4/tcp_congestion_control")
-        .map_or_else(|_| "unknown".into(), |name| name.trim().to_owned())
 }
 
 fn write(report: &Report, output: &OutputArgs) -> Result<()> {

@@ -13,6 +13,7 @@ use super::args::Landing;
 use super::cpu::CpuTimes;
 use super::guard::guarded;
 use super::lines::{Lines, Patience};
+use super::net::Net;
 use super::qmp::{ANSWER_MAX, Event, Qmp};
 
 /// Longest time for a QEMU to greet; populating memory comes before.
@@ -69,6 +70,7 @@ pub(crate) struct Wish<'a> {
     /// `anonymous` or `memfd`.
     pub(crate) backing: &'a str,
     pub(crate) role: Role<'a>,
+    pub(crate) net: Net<'a>,
 }
 
 /// Where the guest comes from.
@@ -154,7 +156,8 @@ impl Process {
     fn start(wish: &Wish<'_>) -> Result<Self> {
         let complaints = wish.folder.join(format!("{}.err", wish.name));
         let errors = File::create(&complaints).context("a file for QEMU's errors")?;
-        let child = guarded(&wish.installed.path, &wish.words())?
+        let (program, words) = wish.net.around(&wish.installed.path, wish.words());
+        let child = guarded(&program, &words)?
             .stdin(Stdio::null())
             .stdout(errors.try_clone()?)
             .stderr(errors)
@@ -326,6 +329,7 @@ mod tests {
             memory_bytes: 1 << 30,
             backing: "anonymous",
             role,
+            net: Net::Host,
         };
         wish.words().join(" ")
     }

@@ -84,7 +84,7 @@ fn good(moves: &[Move]) -> String {
 fn heading(report: &Report) -> String {
     let (config, host, rival) = (&report.config, &report.host, &report.rival);
     let congestion = match config.transport.as_str() {
-        "tcp" => format!(" (TCP here: {}, unless chosen)", rival.congestion),
+        "tcp" => format!(" (QEMU's with {})", rival.congestion),
         _ => String::new(),
     };
     format!(

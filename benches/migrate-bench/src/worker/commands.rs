@@ -138,6 +138,7 @@ pub(crate) fn target(args: &TargetArgs) -> Result<ExitCode> {
         digest: false,
         memory_bytes_max: args.memory_max,
         populated_bytes: None,
+        room_bytes: args.room,
         pretend: pretend.map(|host| host.0),
     };
     let (guest, side) = moving::listen(&wish, &cancel, |endpoint| {

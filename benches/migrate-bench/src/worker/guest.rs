@@ -74,7 +74,11 @@ impl AnyGuest {
 
 /// What a guest of the command line is, checked before a process is started for it.
 pub(crate) fn check_guest(args: &GuestArgs, kind: &str) -> Result<()> {
-    spec_of(&guest_order(args, kind))?.params(0)?;
+    let spec = spec_of(&guest_order(args, kind))?;
+    match kind {
+        "process" => spec.process_params(0)?,
+        _ => spec.params(0)?,
+    };
     Ok(())
 }
 
@@ -112,7 +116,8 @@ pub(crate) fn spec_of(order: &GuestOrder) -> Result<GuestSpec> {
                 "mixed" => Fill::Mixed,
                 other => bail!("there is no fill `{other}`"),
             },
-            touched_percent: order.touched_percent.into(),
+            touched_bytes: (order.touched_bytes < order.memory_bytes)
+                .then_some(order.touched_bytes),
             working_set_bytes: order.working_set_bytes,
             dirty_pages_per_second: order.dirty_rate_bytes.div_ceil(PAGE_BYTES),
             pattern: match order.pattern.as_str() {

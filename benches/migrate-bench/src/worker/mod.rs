@@ -133,6 +133,7 @@ impl Host {
                 digest,
                 memory_bytes_max,
                 populated_bytes,
+                room_bytes,
                 pretend,
             } => {
                 self.guest = None;
@@ -145,6 +146,7 @@ impl Host {
                     digest,
                     memory_bytes_max,
                     populated_bytes,
+                    room_bytes,
                     pretend: pretend.map(|host| host.0),
                 };
                 let (guest, side) = moving::listen(&wish, cancel, |endpoint| {

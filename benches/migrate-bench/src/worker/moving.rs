@@ -11,14 +11,18 @@ use limosa::{
 };
 use limosa_compat::HostCpu;
 use limosa_payload::protocol::Phase;
-use limosa_shim::{HostSpec, HugePages, KvmHost, Populate, ProcessHost, Workload};
+use limosa_shim::{HostSpec, HugePages, KvmHost, Populate, ProcessHost, Room, Workload};
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::protocol::{Answer, Ending, LinkOrder, MoveFigures, SourceSide, TargetSide};
 use crate::refusal::Reason;
 use crate::report::{Pages, RoundFigures};
+use crate::timeline::Recorder;
 use crate::units::ms;
 use crate::worker::guest::{AnyGuest, backing, quantiles};
+
+/// How often progress is said.
+const SAY_EVERY: Duration = Duration::from_millis(100);
 
 /// CPU time of this process's threads, split into the guest's and the rest.
 struct CpuClock {
@@ -57,14 +61,20 @@ pub(crate) fn send(
     guest.workload().set_phase(Phase::Precopy)?;
     let stalls_before = guest.precopy_stalls()?;
     let begun = CpuClock::now(guest.vcpu_cpu());
+    let mut recorder = Recorder::new();
+    let mut last_said = None;
     let mut observer = |moment: &Moment| {
-        if let Moment::Progress(progress) = moment {
+        recorder.on_moment(moment);
+        if let Moment::Progress(progress) = moment
+            && last_said.is_none_or(|last| progress.elapsed - last >= SAY_EVERY)
+        {
+            last_said = Some(progress.elapsed);
             say(&Answer::Progress {
                 round: progress.round.get(),
                 sent_bytes: progress.wire_bytes,
                 remaining_bytes: progress.remaining_bytes,
                 send_rate: progress.bytes_per_second,
-                dirty_rate: progress.dirty_bytes_per_second,
+                dirty_rate: progress.dirty_bytes_per_second.unwrap_or(0.0),
             });
         }
     };
@@ -88,6 +98,7 @@ pub(crate) fn send(
         cpu_s,
         vcpu_cpu_s,
         stall_ms: quantiles(&stalls),
+        timeline: recorder.timeline(),
     })
 }
 
@@ -133,6 +144,8 @@ pub(crate) struct Listen {
     pub(crate) memory_bytes_max: Option<u64>,
     /// Memory of the guest to come, to be populated first; none to populate as pages arrive.
     pub(crate) populated_bytes: Option<u64>,
+    /// Memory that must be free, in bytes; none for all of the guest's.
+    pub(crate) room_bytes: Option<u64>,
     /// What this host pretends to be.
     pub(crate) pretend: Option<HostCpu>,
 }
@@ -152,6 +165,7 @@ pub(crate) fn listen(
             Some(memory_bytes) => Populate::Ahead { memory_bytes },
             None => Populate::OnArrival,
         },
+        room: wish.room_bytes.map_or(Room::All, Room::Bytes),
         pretend: wish.pretend.clone(),
         ..spec
     };

@@ -70,7 +70,7 @@ impl Worker {
             "memory_bytes": guest.memory_mib * MIB,
             "vcpus": 1,
             "fill": "random",
-            "touched_percent": 100,
+            "touched_bytes": guest.memory_mib * MIB,
             "working_set_bytes": guest.working_set_mib * MIB,
             "dirty_rate_bytes": guest.dirty_mib_per_second * MIB,
             "pattern": "sequential",
