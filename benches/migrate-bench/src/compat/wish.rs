@@ -160,10 +160,10 @@ fn unknown(text: &str, forms: &str, name: Option<&str>) -> String {
 
 /// Why hosts of these names can't give what was asked for, every one with its own reason.
 pub(crate) fn explain(error: &ShapeError, names: &[String]) -> String {
-    use limosa_compat::PoolError::{Empty, UnknownVendor, VendorsDiffer};
+    use limosa_compat::PoolError::{Empty, TooMany, UnknownVendor, VendorsDiffer};
     let name = |host: usize| names.get(host).map_or("a host", String::as_str);
     match error {
-        ShapeError::Pool(Empty) | ShapeError::Unlike { .. } => error.to_string(),
+        ShapeError::Pool(Empty | TooMany { .. }) | ShapeError::Unlike { .. } => error.to_string(),
         ShapeError::Pool(UnknownVendor { host, vendor }) => {
             format!(
                 "{} has an {vendor}, for which there are no rules",
