@@ -223,15 +223,15 @@ fn values_of(field: &Field, guest: u64, host: u64) -> (u64, u64) {
 }
 
 fn judge_tsc(guest: &GuestCpu, host: &HostCpu) -> Option<Mismatch> {
-    clock_mismatch(guest.tsc_khz, host)
+    clock_mismatch(guest.tsc_khz, host.tsc_khz, host.tsc_scaling)
 }
 
 /// Why a guest whose time-stamp counter has this frequency (kHz; 0: it has none) can't live on a
-/// host, as far as time is concerned; `None` where it can.
-pub fn clock_mismatch(guest_khz: u32, host: &HostCpu) -> Option<Mismatch> {
-    let (guest_khz, host_khz) = (u64::from(guest_khz), u64::from(host.tsc_khz));
+/// host with that one (kHz; 0: not known), as far as time is concerned; `None` where it can.
+pub fn clock_mismatch(guest_khz: u32, host_khz: u32, host_scaling: TscScaling) -> Option<Mismatch> {
+    let (guest_khz, host_khz) = (u64::from(guest_khz), u64::from(host_khz));
     let apart = guest_khz.abs_diff(host_khz) * 1_000_000 > host_khz * TSC_TOLERANCE_PPM;
-    let kind = match (guest_khz, host.tsc_scaling) {
+    let kind = match (guest_khz, host_scaling) {
         _ if !apart => return None,
         (0, _) => MismatchKind::NotStated,
         (_, TscScaling::Yes) => return None,
