@@ -11,6 +11,7 @@ use crate::controls::{
     STAYING_LEAVES, TOLD_ARCH_CAPABILITIES, handed_through, not_in_common, stays, told,
 };
 use crate::cpuid::{CpuidTable, Register, Vendor};
+use crate::forgiven::{harmless, mitigations};
 use crate::models::{MODELS, Model};
 use crate::msr;
 use crate::names::{has, is_state};
@@ -261,14 +262,7 @@ fn hide_what_stays(processor: &mut Processor) {
     processor
         .cpuid
         .retain(|entry| !STAYING_LEAVES.contains(&entry.leaf));
-    settle(&mut processor.cpuid);
-    hide_msrs(processor);
-}
-
-/// MSRs go with the features that show them.
-fn hide_msrs(processor: &mut Processor) {
-    let whole = processor.clone();
-    processor.msrs.retain(|index, _| whole.shows_msr(index));
+    settle(processor);
 }
 
 fn common(pool: &[Processor]) -> Result<Processor, PoolError> {
@@ -306,14 +300,14 @@ fn fixed(
     for name in told(vendor) {
         processor.cpuid.show(name);
     }
-    settle(&mut processor.cpuid);
     processor.msrs.retain(|index, value| {
         if index == msr::ARCH_CAPABILITIES {
             *value = worst_case(*value);
         }
         true
     });
-    hide_msrs(&mut processor);
+    tell_mitigations(&mut processor, pool);
+    settle(&mut processor);
     let mut unlike = features;
     unlike.retain(|name| !has(&processor, name));
     if unlike.is_empty() {
@@ -360,24 +354,41 @@ fn keep_features(table: &mut CpuidTable, kept: impl Fn(&str) -> bool) {
     }
 }
 
+/// Tells the guest to clear what other hosts may leak, where that works or nothing is leaked: what
+/// it is told is the same on hosts that are affected and on those that are not.
+fn tell_mitigations(processor: &mut Processor, pool: &[Processor]) {
+    for name in mitigations() {
+        let is_good = |member: &Processor| has(member, name) || harmless(name, member).is_some();
+        if pool.iter().all(is_good) {
+            processor.show(name);
+        }
+    }
+}
+
+/// Whether a subleaf shows a feature; what it says besides is not worth to ask for it.
+fn shows_features(table: &CpuidTable, leaf: u32, subleaf: u32) -> bool {
+    Register::ALL.into_iter().any(|register| {
+        let fields = cpuid_word(leaf, subleaf, register).map_or(&[][..], |word| word.fields);
+        let mut features = fields.iter().filter(|field| field.kind == Kind::Feature);
+        let shown = table.register(leaf, subleaf, register);
+        features.any(|field| field.of(shown.into()) != 0)
+    })
+}
+
 fn limit_numbers(table: &mut CpuidTable, model: &Model, vendor: Vendor) {
     let basic = match vendor {
         // The controls that are handed through stand in leaf 7.
         Vendor::Intel => model.max_basic_leaf.max(7),
         Vendor::Amd | Vendor::Hygon => model.max_basic_leaf,
     };
-    let more_subleaves = (1..=2).filter(|&subleaf| {
-        let entry = table.find(7, subleaf).copied().unwrap_or_default();
-        Register::ALL.map(|register| entry.register(register)) != [0; 4]
-    });
+    let more_subleaves = (1..=2).filter(|&subleaf| shows_features(table, 7, subleaf));
     let subleaf_max = more_subleaves.max().unwrap_or(0);
     let limits = [
         (0, 0, u32::MAX, basic),
         (7, 0, u32::MAX, subleaf_max),
         (0x8000_0000, 0, u32::MAX, model.max_extended_leaf),
         (0x8000_0008, 0, 0xff, model.phys_bits.into()),
-        // 0 means the same as the physical addresses.
-        (0x8000_0008, 16, 0xff << 16, 0),
+        (0x4000_0000, 0, u32::MAX, 0x4000_0001),
     ];
     for (leaf, low, mask, limit) in limits {
         if table.find(leaf, 0).is_some() {
@@ -386,6 +397,15 @@ fn limit_numbers(table: &mut CpuidTable, model: &Model, vendor: Vendor) {
                 entry.eax = entry.eax & !mask | field << low;
             });
         }
+    }
+    if table.find(0x8000_0008, 0).is_some() {
+        table.change(0x8000_0008, 0, |entry| {
+            let (guest, phys) = (entry.eax >> 16 & 0xff, entry.eax & 0xff);
+            // 0 means the same as the physical addresses, which are shorter here.
+            if guest >= phys {
+                entry.eax &= !(0xff << 16);
+            }
+        });
     }
 }
 

@@ -5,6 +5,8 @@
 //! arch/x86/kernel/cpu/cpuid-deps.c; psABI for what compilers take for granted.
 
 use crate::cpuid::{CpuidTable, Register, Vendor};
+use crate::names::has;
+use crate::processor::Processor;
 use crate::xsave;
 
 /// A feature, and those that go with it.
@@ -16,7 +18,8 @@ const NEEDED_BY: &[Row] = &[
     ("pse", &["pse36"]),
     ("pae", &["lm", "nx"]),
     ("tsc", &["tsc-deadline", "rdtscp", "tsc-adjust", "invtsc"]),
-    ("clflush", &["clzero"]),
+    // All three write whole lines of the size that is told with the first.
+    ("clflush", &["clzero", "clflushopt", "clwb"]),
     ("mmx", &["mmxext", "3dnow"]),
     ("3dnow", &["3dnowext"]),
     ("fxsr", &["fxsr-opt", "sse"]),
@@ -50,7 +53,10 @@ const NEEDED_BY: &[Row] = &[
         "cx16", "pcid", "lahf-lm", "pdpe1gb", "pku", "amx-tile", "cmpccxadd", "lkgs",
         "movrs", "fred", "la57",
     ]),
-    ("spec-ctrl", &["stibp", "ssbd", "intel-psfd", "ipred-ctrl", "rrsba-ctrl", "bhi-ctrl"]),
+    // `ibrs-all` says that a bit may be left set in the register that comes with `spec-ctrl`.
+    ("spec-ctrl", &[
+        "stibp", "ssbd", "intel-psfd", "ibrs-all", "ipred-ctrl", "rrsba-ctrl", "bhi-ctrl",
+    ]),
     ("ibrs", &[
         "amd-stibp", "amd-ssbd", "amd-psfd", "auto-ibrs", "ibrs-always-on", "ibrs-preferred",
         "ibrs-same-mode",
@@ -77,15 +83,44 @@ const DESCRIBED_BY: &[(&str, &[u32])] = &[
     ("svm", &[0x8000_000a]),
 ];
 
+/// Numbers that mean something beside one feature only.
+const COUNTED_BY: &[(&str, &[&str])] = &[
+    ("invlpgb", &["invlpgb-max-pages"]),
+    ("rdpru", &["rdpru-max"]),
+    ("eraps", &["rap-size"]),
+];
+
+/// AMD's leaves of caches and of APIC ids, and the bit of 0x80000001.ecx that speaks of them.
+const TOPOLOGY_LEAF: u32 = 0x8000_001e;
+const TOPOEXT: u32 = 1 << 22;
+
 /// Bits of leaf 1 that AMD repeats in 0x80000001.edx.
 const ALIASES: u32 = 0x0183_f3ff;
 
-/// Makes a table whole after features were hidden in it.
-pub(crate) fn settle(table: &mut CpuidTable) {
+/// Makes a processor whole after features were hidden in it.
+pub(crate) fn settle(processor: &mut Processor) {
     // First: what can't be asked for describes nothing.
-    cut(table);
-    while hide_dependents(table) || xsave::hide_undescribed(table) {}
+    cut(&mut processor.cpuid);
+    while hide_dependents(processor)
+        || xsave::hide_undescribed(&mut processor.cpuid)
+        || hide_unsized(&mut processor.cpuid)
+    {}
+    settle_cpuid(&mut processor.cpuid);
+    // Registers go with the features that show them.
+    let whole = processor.clone();
+    processor.msrs.retain(|index, _| whole.shows_msr(index));
+}
+
+fn settle_cpuid(table: &mut CpuidTable) {
     xsave::recompute(table);
+    for (name, numbers) in COUNTED_BY {
+        if !table.has(name) {
+            numbers.iter().for_each(|number| table.clear_number(number));
+        }
+    }
+    if !table.reaches(TOPOLOGY_LEAF) && table.find(0x8000_0001, 0).is_some() {
+        table.change(0x8000_0001, 0, |entry| entry.ecx &= !TOPOEXT);
+    }
     for (name, leaves) in DESCRIBED_BY {
         if !table.has(name) {
             table.retain(|entry| !leaves.contains(&entry.leaf));
@@ -108,16 +143,22 @@ pub(crate) fn settle(table: &mut CpuidTable) {
 }
 
 /// Says whether anything was hidden, so that more may have to be.
-fn hide_dependents(table: &mut CpuidTable) -> bool {
+fn hide_dependents(processor: &mut Processor) -> bool {
     let mut hidden = false;
     for (needed, dependents) in NEEDED_BY {
-        if !table.has(needed) {
+        if !has(processor, needed) {
             for name in *dependents {
-                hidden |= table.hide(name);
+                hidden |= processor.hide(name);
             }
         }
     }
     hidden
+}
+
+/// A guest that flushes lines of no size never comes to the end of what it flushes.
+fn hide_unsized(table: &mut CpuidTable) -> bool {
+    let line = table.register(1, 0, Register::Ebx) >> 8 & 0xff;
+    line == 0 && table.hide("clflush")
 }
 
 /// Takes away what lies beyond the highest leaf of its range, and the highest subleaf of leaf 7.
@@ -134,6 +175,18 @@ mod tests {
     use super::*;
     use crate::names::is_feature;
     use crate::rules::{Kind, words};
+
+    #[test]
+    fn every_number_has_a_row() {
+        let names = COUNTED_BY.iter().flat_map(|(owner, numbers)| {
+            assert!(is_feature(owner), "{owner}");
+            numbers.iter()
+        });
+        for name in names {
+            let mut fields = words().flat_map(|word| word.fields);
+            assert!(fields.any(|field| field.name == *name), "{name}");
+        }
+    }
 
     #[test]
     fn every_name_is_a_feature() {

@@ -22,6 +22,12 @@ pub const fn not_in_common() -> &'static [Exception] {
     NOT_IN_COMMON
 }
 
+/// Why no guest is given the feature of this name; `None` where guests are.
+pub(crate) fn why_it_stays(name: &str) -> Option<&'static str> {
+    let row = STAYS.iter().find(|row| row.name == name)?;
+    Some(row.reason)
+}
+
 const fn except(name: &'static str, reason: &'static str) -> Exception {
     Exception { name, reason }
 }
@@ -85,7 +91,6 @@ const NOT_IN_COMMON: &[Exception] = &[
     except("hle", SWITCHED),
     except("rtm", SWITCHED),
     except("tsx-ldtrk", SWITCHED),
-    except("rtm-always-abort", SWITCHED),
     except("monitor", "KVM shows it by the guest's own IA32_MISC_ENABLE"),
     except("amx-tile", "its permission is each host's to give"),
     except("amx-bf16", "belongs to AMX"),
@@ -143,7 +148,7 @@ pub(crate) const fn handed_through(vendor: Vendor) -> &'static [&'static str] {
 /// of its vendor.
 pub(crate) const fn told(vendor: Vendor) -> &'static [&'static str] {
     match vendor {
-        Vendor::Intel => &["fdp-excptn-only", "zero-fcs-fds"],
+        Vendor::Intel => &["fdp-excptn-only", "zero-fcs-fds", "invd-disable-post-bios"],
         Vendor::Amd | Vendor::Hygon => &["no-lmsle", "fs-gs-base-ns"],
     }
 }
@@ -151,7 +156,12 @@ pub(crate) const fn told(vendor: Vendor) -> &'static [&'static str] {
 /// The same in IA32_ARCH_CAPABILITIES, of a guest that sees it: bits 2 (rsba) and 19 (rrsba).
 pub(crate) const TOLD_ARCH_CAPABILITIES: u64 = 1 << 2 | 1 << 19;
 
-/// Whether a feature comes and goes with kernel and microcode: what is about speculation.
+/// Whether a feature promises that the processor is not affected by a leak.
+pub(crate) fn is_promise(name: &str) -> bool {
+    name.ends_with("-no") || name == "amd-no-ssb"
+}
+
+/// Whether a feature comes and goes with kernel and microcode: controls of speculation.
 pub(crate) fn is_speculation(name: &str) -> bool {
     let known = [
         "spec-ctrl",
@@ -183,15 +193,15 @@ pub(crate) fn is_speculation(name: &str) -> bool {
         "ibpb-brtype",
         "srbds-ctrl",
         "tsx-ctrl",
-        "amd-no-ssb",
     ];
-    known.contains(&name) || name.ends_with("-no")
+    known.contains(&name)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::names::is_feature;
+    use crate::rules::{Kind, words};
 
     #[test]
     fn every_name_is_a_feature() {
@@ -200,6 +210,17 @@ mod tests {
         let lists = vendors.flat_map(|vendor| [handed_through(vendor), told(vendor), HINTS]);
         for name in exceptions.chain(lists.flatten().copied()) {
             assert!(is_feature(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn no_lack_is_left_out() {
+        // A guest that is no longer told of a lack would be refused by every host that has it.
+        for field in words().flat_map(|word| word.fields) {
+            let is_lack = matches!(field.kind, Kind::Inverse(_));
+            let mut exceptions = STAYS.iter().chain(NOT_IN_COMMON);
+            let excepted = exceptions.any(|row| row.name == field.name);
+            assert!(!(is_lack && excepted), "{}", field.name);
         }
     }
 }

@@ -38,12 +38,25 @@ const ROWS: &[Row] = &[
     },
 ];
 
-/// Why a guest may lose this field on this host; `None` where it may not.
-pub(crate) fn reason(field: &Field, host: &Processor) -> Option<&'static str> {
-    if field.kind != Kind::Inverse(Inverse::Mitigation) {
-        return None;
+/// Why this field may differ between this guest and this host; `None` where it may not.
+pub(crate) fn reason(field: &Field, guest: &Processor, host: &Processor) -> Option<&'static str> {
+    match field.kind {
+        Kind::Inverse(Inverse::Mitigation) => harmless(field.name, host),
+        Kind::Inverse(Inverse::Behaviour) if field.name == "rtm-always-abort" => {
+            (!has(guest, "rtm")).then_some("the guest sees no transactions that could abort")
+        }
+        _ => None,
     }
-    let row = ROWS.iter().find(|row| row.lost == field.name)?;
+}
+
+/// The mitigations that a host may lack without harm.
+pub(crate) fn mitigations() -> impl Iterator<Item = &'static str> {
+    ROWS.iter().map(|row| row.lost)
+}
+
+/// Why nothing is leaked on this host without the mitigation of this name.
+pub(crate) fn harmless(name: &str, host: &Processor) -> Option<&'static str> {
+    let row = ROWS.iter().find(|row| row.lost == name)?;
     let unaffected = row.unless.iter().all(|name| is_unaffected(host, name));
     unaffected.then_some(row.reason)
 }

@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use limosa_wire::DecodeFault;
 use limosa_wire::codec::{Reader, Writer};
 
-use crate::controls::HINTS;
+use crate::controls::{HINTS, stays};
 use crate::envelope::{Content, CpuDecodeError, open, seal};
 use crate::processor::Processor;
 
@@ -56,11 +56,15 @@ impl HostCpu {
     }
 
     /// A host that also takes in guests to which it can't give all hints about speed (`erms` and
-    /// the like): what they hint at works here too, only slower.
+    /// the like): what they hint at works here too, only slower. It takes in no guest with what
+    /// [`stays`] behind: whatever it shows of that, none of it can arrive.
     pub fn new(offer: Processor, tsc_khz: u32, tsc_scaling: TscScaling) -> Self {
         let mut host = Self::plain(offer, tsc_khz, tsc_scaling);
         for name in HINTS {
             host.accept.cpuid.show(name);
+        }
+        for row in stays() {
+            host.accept.cpuid.hide(row.name);
         }
         host
     }

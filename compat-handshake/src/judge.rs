@@ -1,6 +1,7 @@
 //! Can this guest live on that host? Everything that the guest was promised, the host must be able
 //! to give. Lists every reason against; chooses no host and repairs nothing.
 
+use alloc::borrow::Cow;
 use alloc::format;
 use alloc::vec::Vec;
 
@@ -11,7 +12,7 @@ use crate::host::{HostCpu, TscScaling};
 use crate::mismatch::{Mismatch, MismatchKind, Place, Warning};
 use crate::msr;
 use crate::processor::Processor;
-use crate::rules::{Field, Inverse, Kind, Word, cpuid_word, msr_word};
+use crate::rules::{Field, Inverse, Kind, Word, cpuid_word, meaning_of_zero, msr_word};
 use crate::xsave;
 
 /// Largest difference of two TSC frequencies that counts as none, in parts per million.
@@ -63,6 +64,7 @@ struct Pair<'a> {
     place: Place,
     guest: u64,
     host: u64,
+    promised: &'a Processor,
     accepted: &'a Processor,
 }
 
@@ -79,7 +81,10 @@ fn judge_vendor(guest: &CpuidTable, host: &CpuidTable) -> Option<Mismatch> {
         word(Register::Ebx) << 32 | word(Register::Edx)
     };
     let values = (first_letters(guest), first_letters(host));
-    let kind = MismatchKind::Vendor;
+    let kind = match (guest.vendor(), host.vendor()) {
+        (Ok(_), Ok(_)) => MismatchKind::Vendor,
+        _ => MismatchKind::NoRules,
+    };
     Some(Mismatch::new(Place::Vendor, name, kind, None, values))
 }
 
@@ -94,6 +99,7 @@ fn judge_cpuid(guest: &Processor, accepted: &Processor, found: &mut Judgement) {
                 place: Place::cpuid(leaf, subleaf, register),
                 guest: value(&guest.cpuid),
                 host: value(&accepted.cpuid),
+                promised: guest,
                 accepted,
             };
             // A guest that can't ask was never told anything that may change.
@@ -106,13 +112,7 @@ fn judge_cpuid(guest: &Processor, accepted: &Processor, found: &mut Judgement) {
 }
 
 fn judge_msrs(guest: &Processor, accepted: &Processor, found: &mut Judgement) {
-    let stated = guest.msrs.get(msr::ARCH_CAPABILITIES);
-    if guest.shows_msr(msr::ARCH_CAPABILITIES) && stated.is_none() {
-        let host = accepted.msrs.get(msr::ARCH_CAPABILITIES).unwrap_or(0);
-        let (place, kind) = (Place::msr(msr::ARCH_CAPABILITIES), MismatchKind::NotStated);
-        let mismatch = Mismatch::new(place, "arch-capabilities", kind, None, (0, host));
-        found.mismatches.push(mismatch);
-    }
+    found.mismatches.extend(not_stated(guest, accepted));
     for &(index, value) in guest.msrs.values() {
         if !guest.shows_msr(index) {
             continue;
@@ -126,12 +126,35 @@ fn judge_msrs(guest: &Processor, accepted: &Processor, found: &mut Judgement) {
             place: Place::msr(index),
             guest: value,
             host: shown.unwrap_or(0),
+            promised: guest,
             accepted,
         };
         if pair.guest != pair.host {
             judge_register(&pair, msr_word(index), found);
         }
     }
+}
+
+/// Registers that the guest's CPUID shows and its description leaves out: nobody knows what it has
+/// read there. All that the host states, and IA32_ARCH_CAPABILITIES in any case.
+fn not_stated(guest: &Processor, accepted: &Processor) -> Vec<Mismatch> {
+    let of_host = accepted.msrs.values().iter().map(|&(index, _)| index);
+    let mut asked: Vec<_> = of_host.filter(|index| msr::is_gated(*index)).collect();
+    asked.retain(|index| accepted.shows_msr(*index));
+    asked.push(msr::ARCH_CAPABILITIES);
+    asked.sort_unstable();
+    asked.dedup();
+    asked.retain(|index| guest.shows_msr(*index) && guest.msrs.get(*index).is_none());
+    let mismatch = |index: u32| {
+        let place = Place::msr(index);
+        let name = match index {
+            msr::ARCH_CAPABILITIES => Cow::Borrowed("arch-capabilities"),
+            _ => Cow::Owned(format!("feature {place}")),
+        };
+        let values = (0, accepted.msrs.get(index).unwrap_or(0));
+        Mismatch::new(place, name, MismatchKind::NotStated, None, values)
+    };
+    asked.into_iter().map(mismatch).collect()
 }
 
 fn judge_register(pair: &Pair<'_>, word: Option<&Word>, found: &mut Judgement) {
@@ -163,7 +186,7 @@ fn judge_register(pair: &Pair<'_>, word: Option<&Word>, found: &mut Judgement) {
 }
 
 fn judge_field(pair: &Pair<'_>, field: &Field, found: &mut Judgement) {
-    let (guest, host) = (field.of(pair.guest), value_of_host(field, pair.host));
+    let (guest, host) = values_of(field, pair.guest, pair.host);
     let kind = match field.kind {
         Kind::Feature if guest & !host != 0 => MismatchKind::Missing,
         Kind::Inverse(Inverse::Behaviour) if host & !guest != 0 => MismatchKind::Appears,
@@ -179,25 +202,36 @@ fn judge_field(pair: &Pair<'_>, field: &Field, found: &mut Judgement) {
         (pair.place, (guest, host))
     };
     let mismatch = Mismatch::new(place, field.name, kind, Some(field.kind), values);
-    match forgiven::reason(field, pair.accepted) {
+    match forgiven::reason(field, pair.promised, pair.accepted) {
         Some(forgiven) => found.warnings.push(Warning { mismatch, forgiven }),
         None => found.mismatches.push(mismatch),
     }
 }
 
-/// A field of the host. KVM reports `guest-phys-bits` since Linux 6.10; 0 means the same as
-/// `phys-bits`, which stand in the lowest byte.
-fn value_of_host(field: &Field, register: u64) -> u64 {
-    match (field.name, field.of(register)) {
-        ("guest-phys-bits", 0) => register & 0xff,
-        (_, value) => value,
+/// A field of both sides. Where only one of them fills it in, the other's zero may mean something.
+fn values_of(field: &Field, guest: u64, host: u64) -> (u64, u64) {
+    match (field.of(guest), field.of(host)) {
+        (0, 0) => (0, 0),
+        (guest_value, host_value) => {
+            let meant = |value, register| match value {
+                0 => meaning_of_zero(field, register),
+                value => value,
+            };
+            (meant(guest_value, guest), meant(host_value, host))
+        }
     }
 }
 
 fn judge_tsc(guest: &GuestCpu, host: &HostCpu) -> Option<Mismatch> {
-    let (guest_khz, host_khz) = (u64::from(guest.tsc_khz), u64::from(host.tsc_khz));
+    clock_mismatch(guest.tsc_khz, host.tsc_khz, host.tsc_scaling)
+}
+
+/// Why a guest whose time-stamp counter has this frequency (kHz; 0: it has none) can't live on a
+/// host with that one (kHz; 0: not known), as far as time is concerned; `None` where it can.
+pub fn clock_mismatch(guest_khz: u32, host_khz: u32, host_scaling: TscScaling) -> Option<Mismatch> {
+    let (guest_khz, host_khz) = (u64::from(guest_khz), u64::from(host_khz));
     let apart = guest_khz.abs_diff(host_khz) * 1_000_000 > host_khz * TSC_TOLERANCE_PPM;
-    let kind = match (guest_khz, host.tsc_scaling) {
+    let kind = match (guest_khz, host_scaling) {
         _ if !apart => return None,
         (0, _) => MismatchKind::NotStated,
         (_, TscScaling::Yes) => return None,

@@ -82,7 +82,7 @@ pub use differences::{Difference, differences};
 pub use envelope::{CPU_ENVELOPE_BYTES_MAX, CpuDecodeError};
 pub use guest::{BASELINE_NAME_BYTES_MAX, GuestCpu};
 pub use host::{ABOUT_BYTES_MAX, HostCpu, TscScaling};
-pub use judge::{Judgement, judge};
+pub use judge::{Judgement, clock_mismatch, judge};
 pub use mismatch::{Mismatch, MismatchKind, Place, Warning};
 pub use msr::{ARCH_CAPABILITIES, FEATURE_MSRS_MAX, MsrTable};
 pub use names::{feature_names, has, is_feature};

@@ -86,8 +86,10 @@ impl fmt::Display for Place {
 /// In which way guest and host differ.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum MismatchKind {
-    /// Different makers, or a maker that no rule was written for.
+    /// Different makers.
     Vendor,
+    /// A maker that no rule was written for, on one side or on both.
+    NoRules,
     /// The guest sees a named feature that the host lacks.
     Missing,
     /// The guest sees a bit without a known meaning that the host does not show.
@@ -106,6 +108,7 @@ impl MismatchKind {
     fn phrase(self) -> &'static str {
         match self {
             Self::Vendor => "not the same maker",
+            Self::NoRules => "there are no rules for this maker",
             Self::Missing => "the host lacks it",
             Self::Unknown => "the host does not show it",
             Self::Appears => "the guest was not told of it",
@@ -118,11 +121,26 @@ impl MismatchKind {
 
 /// What an operator can do about it.
 fn remedy(place: Place, kind: MismatchKind, name: &str) -> Cow<'static, str> {
+    if let (MismatchKind::Missing, Some(reason)) = (kind, controls::why_it_stays(name)) {
+        return Cow::Owned(format!(
+            "{reason}: power the guest off and start it without {name}"
+        ));
+    }
     let text = match kind {
         _ if place == Place::Tsc => {
             "choose a target of the guest's frequency, or one whose processor can scale it"
         }
         MismatchKind::Vendor => "choose a target with a processor of the guest's maker",
+        MismatchKind::NoRules => {
+            "guests move between processors of Intel, of AMD or of Hygon: choose hosts with such"
+        }
+        MismatchKind::Missing if controls::is_promise(name) => {
+            return Cow::Owned(format!(
+                "the target's processor is affected by what {name} rules out, or its kernel and \
+                 microcode don't say that it is not: power the guest off and start it in mode \
+                 `common` of both hosts, or choose a target that is not affected"
+            ));
+        }
         MismatchKind::Missing if controls::is_speculation(name) => {
             return Cow::Owned(format!(
                 "the target's kernel or microcode hides {name}: bring it to the source's version, \

@@ -215,7 +215,6 @@ pub(crate) const MODELS: &[Model] = &[
     },
     Model {
         adds: &["cx16", "lahf-lm", "pni", "rdtscp"],
-        phys_bits: 40,
         source: FLOOR,
         ..model("minimum-amd-v1", Some(Amd), "x86-64-v1")
     },

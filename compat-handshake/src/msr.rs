@@ -17,6 +17,14 @@ pub(crate) const PERF_CAPABILITIES: u32 = 0x345;
 /// Numbers of the nested-virtualization capabilities: seen only with `vmx`.
 pub(crate) const VMX_CAPABILITIES: core::ops::RangeInclusive<u32> = 0x480..=0x491;
 
+/// Whether a register is seen only with a feature of CPUID.
+pub(crate) fn is_gated(index: u32) -> bool {
+    matches!(
+        index,
+        ARCH_CAPABILITIES | CORE_CAPABILITIES | PERF_CAPABILITIES
+    ) || VMX_CAPABILITIES.contains(&index)
+}
+
 /// Feature MSRs by number, sorted, without duplicates, at most [`FEATURE_MSRS_MAX`].
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
 pub struct MsrTable {

@@ -97,7 +97,59 @@ pub fn feature_names(processor: &Processor) -> Vec<&'static str> {
     names
 }
 
+impl Processor {
+    /// Takes a feature away, of CPUID or of a register; says whether it was shown.
+    pub(crate) fn hide(&mut self, name: &str) -> bool {
+        let had = has(self, name);
+        if had {
+            self.put(name, 0);
+        }
+        had
+    }
+
+    /// Shows a feature; of a register only where CPUID shows the register and it is stated.
+    pub(crate) fn show(&mut self, name: &str) {
+        self.put(name, 1);
+    }
+
+    fn put(&mut self, name: &str, value: u32) {
+        match spot(name) {
+            Some(Spot::Msr { index, bit }) if self.shows_msr(index) => {
+                self.msrs.retain(|of, register| {
+                    if of == index {
+                        *register = *register & !(1 << bit) | u64::from(value) << bit;
+                    }
+                    true
+                });
+            }
+            Some(spot @ Spot::Cpuid { .. }) => self.cpuid.put(spot, value),
+            Some(Spot::Msr { .. }) | None => {}
+        }
+    }
+}
+
 impl CpuidTable {
+    /// Makes the number of this name 0 where it stands.
+    pub(crate) fn clear_number(&mut self, name: &str) {
+        for word in words() {
+            let Registers::Cpuid {
+                leaves: (leaf, _),
+                subleaves: (subleaf, _),
+                registers: &[register],
+            } = word.registers
+            else {
+                continue;
+            };
+            let fields = word.fields.iter().filter(|field| field.name == name);
+            let mask = fields.fold(0, |mask, field| mask | field.mask());
+            if self.register(leaf, subleaf, register) & mask as u32 != 0 {
+                self.change(leaf, subleaf, |entry| {
+                    *entry.register_mut(register) &= !(mask as u32);
+                });
+            }
+        }
+    }
+
     pub(crate) fn has(&self, name: &str) -> bool {
         match spot(name) {
             Some(Spot::Cpuid {

@@ -2,17 +2,18 @@
 //! what two unlike hosts would do.
 
 use crate::host::HostCpu;
-use crate::pool::{PoolError, intersect};
+use crate::pool::{PoolError, accepted_by_all, intersect};
 
 /// `truth`, as far as `pretended` has it too: never more than the host truly can. Its time-stamp
 /// counter stays its own.
 ///
 /// # Errors
-/// When the two are not of one known vendor: no host can pretend that.
+/// When the two are not of one known vendor, or have more answers together than a table holds: no
+/// host can pretend that.
 pub fn restrict(truth: &HostCpu, pretended: &HostCpu) -> Result<HostCpu, PoolError> {
     Ok(HostCpu {
         offer: intersect(&[truth.offer.clone(), pretended.offer.clone()])?,
-        accept: intersect(&[truth.accept.clone(), pretended.accept.clone()])?,
+        accept: accepted_by_all(&[truth.accept.clone(), pretended.accept.clone()])?,
         about: pretended.about.clone(),
         ..*truth
     })

@@ -1,6 +1,7 @@
 //! A processor as text: lines `cpuid LEAF SUBLEAF EAX EBX ECX EDX` and `msr INDEX VALUE`, numbers
 //! in hexadecimal with `0x` or in decimal, `#` begins a comment. Of MSRs only those are taken that
-//! the rules know: a dump of a whole processor has hundreds that are mere state.
+//! the rules know: a dump of a whole processor has hundreds that are mere state. A line that begins
+//! with `feature-msr` is taken in any case.
 
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
@@ -13,6 +14,9 @@ use crate::rules::msr_word;
 
 /// Most bytes of a text: far beyond what full tables take.
 pub const TEXT_BYTES_MAX: usize = 256 << 10;
+
+/// What begins the line of a register that states features, known to the rules or not.
+const FEATURE_MSR: &str = "feature-msr";
 
 /// Most letters of a wrong word that an error repeats.
 const QUOTED_MAX: usize = 32;
@@ -29,7 +33,7 @@ pub enum TextError {
     /// A line of another kind.
     #[error(
         "line {line}: \"{found}\" is neither `cpuid LEAF SUBLEAF EAX EBX ECX EDX` nor \
-         `msr INDEX VALUE`"
+         `msr INDEX VALUE` nor `feature-msr INDEX VALUE`"
     )]
     Line {
         /// Which line.
@@ -78,10 +82,19 @@ pub enum TextError {
 /// # Errors
 /// [`TextError`]: the first line that is wrong.
 pub fn parse(text: &str) -> Result<Processor, TextError> {
+    read(text).map(|(processor, _)| processor)
+}
+
+/// The same, with the numbers of the registers that were left out: `msr` lines of which no rule
+/// knows whether they state features or mere state. Sorted.
+///
+/// # Errors
+/// As [`parse`].
+pub fn read(text: &str) -> Result<(Processor, Vec<u32>), TextError> {
     if text.len() > TEXT_BYTES_MAX {
         return Err(TextError::TooLong { bytes: text.len() });
     }
-    let (mut entries, mut msrs) = (Vec::new(), Vec::new());
+    let (mut entries, mut msrs, mut left_out) = (Vec::new(), Vec::new(), Vec::new());
     for (line, text) in (1..).zip(text.lines()) {
         let said = text.split_once('#').map_or(text, |(said, _)| said);
         let mut words = said.split_ascii_whitespace();
@@ -100,15 +113,12 @@ pub fn parse(text: &str) -> Result<Processor, TextError> {
                 };
                 push(line, &mut entries, entry, CPUID_ENTRIES_MAX)?;
             }
-            Some("msr") => {
-                let value: [u64; 2] = numbers(line, words, 64)?;
-                let index = u32::try_from(value[0]).map_err(|_| TextError::Number {
-                    line,
-                    found: value[0].to_string(),
-                    bits: 32,
-                })?;
-                if msr_word(index).is_some() {
-                    push(line, &mut msrs, (index, value[1]), FEATURE_MSRS_MAX)?;
+            Some(kind @ ("msr" | FEATURE_MSR)) => {
+                let register = register(line, words)?;
+                if kind == FEATURE_MSR || msr_word(register.0).is_some() {
+                    push(line, &mut msrs, register, FEATURE_MSRS_MAX)?;
+                } else {
+                    left_out.push(register.0);
                 }
             }
             Some(other) => {
@@ -120,10 +130,27 @@ pub fn parse(text: &str) -> Result<Processor, TextError> {
     if entries.is_empty() {
         return Err(TextError::Empty);
     }
-    Ok(Processor {
+    left_out.sort_unstable();
+    left_out.dedup();
+    let processor = Processor {
         cpuid: CpuidTable::new(entries)?,
         msrs: MsrTable::new(msrs)?,
-    })
+    };
+    Ok((processor, left_out))
+}
+
+/// Number and value of a register.
+fn register<'a>(
+    line: usize,
+    words: impl Iterator<Item = &'a str>,
+) -> Result<(u32, u64), TextError> {
+    let [index, value] = numbers(line, words, 64)?;
+    let index = u32::try_from(index).map_err(|_| TextError::Number {
+        line,
+        found: index.to_string(),
+        bits: 32,
+    })?;
+    Ok((index, value))
 }
 
 fn push<T: PartialEq>(
@@ -213,7 +240,8 @@ pub fn print(processor: &Processor) -> String {
         );
     }
     for (index, value) in processor.msrs.values() {
-        let _ = writeln!(text, "msr {index:#010x} {value:#018x}");
+        let kind = msr_word(*index).map_or(FEATURE_MSR, |_| "msr");
+        let _ = writeln!(text, "{kind} {index:#010x} {value:#018x}");
     }
     text
 }

@@ -75,7 +75,7 @@ fn missing(needed: Processor, host: Processor) -> Result<Names, Reason> {
     let mut names = Names::new();
     for mismatch in mismatches {
         match mismatch.kind {
-            MismatchKind::Vendor => return Err(Reason::Vendor),
+            MismatchKind::Vendor | MismatchKind::NoRules => return Err(Reason::Vendor),
             // State follows from features, and so does its size.
             _ if mismatch.name.starts_with("xcr0.") || mismatch.name == "xsave-size" => {}
             MismatchKind::Missing => {

@@ -1,5 +1,5 @@
 //! Laws of pools and of judging, on every processor of the files and on lesser ones made of them:
-//! features, answers and registers taken away at random, numbers made smaller.
+//! features, answers and registers taken away at random, lacks added, numbers made smaller.
 
 mod common;
 
@@ -24,10 +24,12 @@ static KNOWN: LazyLock<Vec<Known>> = LazyLock::new(|| {
 #[derive(Clone, Debug)]
 struct Less {
     features: Vec<&'static str>,
+    lacks: Vec<&'static str>,
     answers: Vec<Index>,
     highest_leaf: u32,
     phys_bits: u32,
     capabilities: u64,
+    lacking: u64,
     stated: bool,
 }
 
@@ -35,9 +37,16 @@ struct Less {
 type Spot = (&'static str, (u32, u32), Register, u32);
 
 /// Where each feature stands; state is the processor's to enable, and not taken alone.
-static SPOTS: LazyLock<Vec<Spot>> = LazyLock::new(spots);
+static SPOTS: LazyLock<Vec<Spot>> = LazyLock::new(|| spots(|kind| kind == Kind::Feature));
 
-fn spots() -> Vec<Spot> {
+/// Where each lack stands of which CPUID tells.
+static LACKS: LazyLock<Vec<Spot>> =
+    LazyLock::new(|| spots(|kind| matches!(kind, Kind::Inverse(_))));
+
+/// Lacks, and what clears a leak, in IA32_ARCH_CAPABILITIES: rsba, rrsba, fb-clear, rfds-clear.
+const LACKS_IN_CAPABILITIES: u64 = 1 << 2 | 1 << 19 | 1 << 17 | 1 << 28;
+
+fn spots(wanted: impl Fn(Kind) -> bool) -> Vec<Spot> {
     let mut spots = Vec::new();
     for word in words() {
         if let Registers::Cpuid {
@@ -47,7 +56,7 @@ fn spots() -> Vec<Spot> {
         } = word.registers
         {
             let fields = word.fields.iter();
-            let features = fields.filter(|field| field.bits == 1 && field.kind == Kind::Feature);
+            let features = fields.filter(|field| field.bits == 1 && wanted(field.kind));
             let features = features.filter(|field| !field.name.starts_with("xcr0."));
             spots.extend(features.map(|field| {
                 let question = (leaves.0, subleaves.0);
@@ -65,16 +74,20 @@ fn any_less() -> impl Strategy<Value = Less> {
         subsequence(names.clone(), 0..5),
         subsequence(names.clone(), 0..names.len() / 3),
     ];
+    let lacks = subsequence(LACKS.iter().map(|spot| spot.0).collect::<Vec<_>>(), 0..4);
     let answers = prop::collection::vec(any::<Index>(), 0..3);
     let numbers = (select(vec![0x7, 0xb, 0xd, 0x1f, 0x24]), 36_u32..=52);
-    let msr = (any::<u64>(), prop::bool::weighted(0.9));
-    (features, answers, numbers, msr).prop_map(|(features, answers, numbers, msr)| Less {
+    let msr = (any::<u64>(), any::<u64>(), prop::bool::weighted(0.9));
+    let bits = (features, lacks);
+    (bits, answers, numbers, msr).prop_map(|((features, lacks), answers, numbers, msr)| Less {
         features,
+        lacks,
         answers,
         highest_leaf: numbers.0,
         phys_bits: numbers.1,
         capabilities: msr.0,
-        stated: msr.1,
+        lacking: msr.1 & LACKS_IN_CAPABILITIES,
+        stated: msr.2,
     })
 }
 
@@ -96,6 +109,11 @@ fn without(of: &Processor, less: &Less) -> Processor {
                 *entry.register_mut(*register) &= !mask;
             }
         }
+        for (name, question, register, mask) in &*LACKS {
+            if *question == (entry.leaf, entry.subleaf) && less.lacks.contains(name) {
+                *entry.register_mut(*register) |= mask;
+            }
+        }
         match entry.leaf {
             0 => entry.eax = entry.eax.min(less.highest_leaf),
             0x8000_0008 => entry.eax = entry.eax & !0xff | (entry.eax & 0xff).min(less.phys_bits),
@@ -103,8 +121,11 @@ fn without(of: &Processor, less: &Less) -> Processor {
         }
     }
     let mut msrs = of.msrs.values().to_vec();
-    for (_, value) in &mut msrs {
+    for (index, value) in &mut msrs {
         *value &= less.capabilities;
+        if *index == ARCH_CAPABILITIES {
+            *value |= less.lacking;
+        }
     }
     msrs.retain(|_| less.stated);
     Processor {

@@ -4,7 +4,7 @@
 mod common;
 
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use common::{CASCADE_LAKE, GENOA, MILAN, SAPPHIRE_RAPIDS};
 use limosa_compat::{
@@ -12,6 +12,9 @@ use limosa_compat::{
     Processor, Registers, TscScaling, baseline, feature_names, has, intersect, judge,
     not_in_common, shape, stays, text, words,
 };
+
+/// Longest that judging every pair of the dumps may take.
+const ALL_PAIRS_MAX: Duration = Duration::from_secs(1);
 
 fn guest(processor: &Processor) -> GuestCpu {
     GuestCpu {
@@ -166,27 +169,36 @@ fn dumps(folder: &Path) -> Vec<(String, Processor)> {
     dumps.collect()
 }
 
-#[test]
-fn the_laws_hold_on_every_real_processor() {
-    let Some(folder) = std::env::var_os("LIMOSA_CPU_DUMPS") else {
-        eprintln!("SKIPPED: set LIMOSA_CPU_DUMPS to a folder of .cpuid files");
-        return;
-    };
-    let dumps = dumps(Path::new(&folder));
+/// Judges a guest of each on a host of each, and says how long that took.
+fn all_pairs(dumps: &[(String, Processor)]) -> Duration {
     let begun = Instant::now();
     let mut fits = 0;
-    for (_, here) in &dumps {
+    for (_, here) in dumps {
         let guest = guest(here);
-        for (_, there) in &dumps {
+        for (_, there) in dumps {
             fits += usize::from(judge(&guest, &host(there)).fits());
         }
     }
+    let (took, count) = (begun.elapsed(), dumps.len());
     println!(
-        "{} processors: {fits} of {} pairs fit, {:?}",
-        dumps.len(),
-        dumps.len().pow(2),
-        begun.elapsed()
+        "{count} processors: {fits} of {} pairs fit, {took:?}",
+        count.pow(2)
     );
+    took
+}
+
+#[test]
+fn the_laws_hold_on_every_real_processor() {
+    let Some(folder) = std::env::var_os("LIMOSA_CPU_DUMPS") else {
+        eprintln!("SKIPPED: no dumps of processors (LIMOSA_CPU_DUMPS is a folder of .cpuid files)");
+        return;
+    };
+    let dumps = dumps(Path::new(&folder));
+    // The best of a few: other work on the machine proves nothing about the rules.
+    let took = (0..3).map(|_| all_pairs(&dumps)).min().unwrap();
+    // Only a release build is meant to be fast.
+    let is_fast = took < ALL_PAIRS_MAX;
+    assert!(is_fast || cfg!(debug_assertions), "{took:?}");
     for (name, here) in &dumps {
         if here.vendor().is_err() {
             assert!(!reasons(here, here).is_empty(), "{name}");

@@ -92,7 +92,7 @@ fn silicon_of_an_unknown_maker_is_refused_even_to_itself() {
     let odd = processor("genuineiotel");
     let found = judged(&odd, &odd).mismatches;
     assert_eq!(found.len(), 1);
-    assert_eq!(found[0].kind, MismatchKind::Vendor);
+    assert_eq!(found[0].kind, MismatchKind::NoRules);
     let name = "vendor: guest has an unknown vendor \"GenuineIotel\", host an unknown vendor \
                 \"GenuineIotel\"";
     assert_eq!(found[0].name, name);

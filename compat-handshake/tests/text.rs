@@ -3,7 +3,8 @@
 mod common;
 
 use common::{CASCADE_LAKE, GENOA, MILAN, SAPPHIRE_RAPIDS};
-use limosa_compat::text::{TEXT_BYTES_MAX, TextError, parse, print};
+use limosa_compat::text::{TEXT_BYTES_MAX, TextError, parse, print, read};
+use limosa_compat::{GuestCpu, HostCpu, MsrTable, TscScaling, judge};
 
 #[test]
 fn real_processors_come_back_but_for_registers_that_are_state() {
@@ -46,4 +47,27 @@ fn what_is_wrong_is_said_with_its_line() {
         .map(|leaf| format!("cpuid {leaf} 0 0 0 0 0\n"))
         .collect();
     assert_eq!(said(&many), "line 257: more than 256 answers");
+}
+
+#[test]
+fn a_register_that_no_rule_knows_is_named_or_comes_back() {
+    let here = CASCADE_LAKE.processor();
+    let dump = print(&here) + "msr 0x1b2 0x5\nmsr 0x10 77\nmsr 0x1b2 0x6\n";
+    assert_eq!(read(&dump), Ok((here.clone(), vec![0x10, 0x1b2])));
+    // What KVM lists as a feature stays one, and fails closed.
+    let mut newer = here.clone();
+    let mut values = here.msrs.values().to_vec();
+    values.push((0x1b2, 5));
+    newer.msrs = MsrTable::new(values).unwrap();
+    let text = print(&newer);
+    assert!(text.contains("feature-msr 0x000001b2 0x"), "{text}");
+    assert_eq!(read(&text), Ok((newer.clone(), vec![])));
+    let guest = GuestCpu {
+        processor: newer,
+        ..CASCADE_LAKE.guest()
+    };
+    let host = HostCpu::plain(here, 0, TscScaling::Yes);
+    let found = judge(&guest, &host).mismatches;
+    assert_eq!(found.len(), 1);
+    assert_eq!(found[0].name, "unknown MSR 0x1b2");
 }

@@ -45,6 +45,7 @@ pub(crate) fn cpu_order(args: &CpuArgs) -> Result<CpuOrder, String> {
     Ok(CpuOrder {
         mode: wish.mode.to_string(),
         pool: wish.pool,
+        clocks: wish.clocks,
         names: std::iter::once(here).chain(wish.pool_names).collect(),
         pretend: args.pretend()?,
         enforcement: if args.compat_unenforced {

@@ -34,6 +34,8 @@ pub(crate) struct CpuOrder {
     pub(crate) mode: String,
     /// The other hosts, for `common`.
     pub(crate) pool: Vec<ProcessorJson>,
+    /// How time runs on those; unknown of some.
+    pub(crate) clocks: Vec<Option<ClockOrder>>,
     /// What to call this host and those.
     pub(crate) names: Vec<String>,
     /// What this side pretends to be.
@@ -46,11 +48,31 @@ impl Default for CpuOrder {
         Self {
             mode: "off".into(),
             pool: Vec::new(),
+            clocks: Vec::new(),
             names: Vec::new(),
             pretend: None,
             enforcement: EnforcementOrder::Strict,
         }
     }
+}
+
+/// The time-stamp counter of a host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ClockOrder {
+    /// Its frequency.
+    pub(crate) khz: u32,
+    /// Whether guests may have another.
+    pub(crate) scaling: ScalingOrder,
+}
+
+/// [`limosa_compat::TscScaling`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum ScalingOrder {
+    /// They may.
+    Yes,
+    /// They run at the host's.
+    No,
 }
 
 /// What to do where KVM shows a guest more than it was promised.

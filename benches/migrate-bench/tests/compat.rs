@@ -409,6 +409,48 @@ fn a_register_that_a_tool_did_not_read_counts_as_0_and_is_told() {
 }
 
 #[test]
+fn a_register_that_no_rule_knows_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = std::fs::read_to_string(processor("ice-lake")).unwrap();
+    let with = |name, line: &str| file(folder.path(), name, format!("{text}\n{line}\n"));
+    let dump = with("dump", "msr 0x1b2 5");
+    let done = bench(&format!("compat compare {dump} {}", processor("ice-lake")));
+    assert_eq!(done.code, Some(0), "{done:?}");
+    assert!(
+        done.err.contains(&dump) && done.err.contains("MSR 0x1b2 left out"),
+        "{done:?}"
+    );
+    let newer = with("newer", "feature-msr 0x1b2 5");
+    let done = bench(&format!("compat compare {newer} {}", processor("ice-lake")));
+    assert_eq!(done.code, Some(3), "{done:?}");
+    assert!(done.out.contains("unknown MSR 0x1b2"), "{done:?}");
+}
+
+#[test]
+fn a_pool_of_two_frequencies_is_told_of() {
+    let folder = tempfile::tempdir().unwrap();
+    let leaf = r#"{"leaf":"0x0","subleaf":"0x0","eax":"0x1","ebx":"0x756e6547","ecx":"0x6c65746e",
+        "edx":"0x49656e69"}"#;
+    let host = |khz: u32, scaling: &str| {
+        let host = format!(
+            r#""host":{{"tsc_khz":{khz},"tsc_scaling":"{scaling}","offer":{{"cpuid":[{leaf}]}}}}"#
+        );
+        let text = format!(r#"{{"schema":"limosa.cpu/1",{host}}}"#);
+        file(folder.path(), &format!("{khz}-{scaling}"), text)
+    };
+    let (slow, fast) = (host(2_500_000, "no"), host(2_600_000, "no"));
+    let done = bench(&format!("compat baseline {slow} {fast}"));
+    assert_eq!(done.code, Some(0), "{done:?}");
+    for name in [&slow, &fast] {
+        let note = format!("note: {name}: its time-stamp counter");
+        assert!(done.err.contains(&note), "{done:?}");
+    }
+    let scales = [host(2_500_000, "yes"), host(2_600_000, "yes")].join(" ");
+    let done = bench(&format!("compat baseline {scales}"));
+    assert_eq!((done.code, done.err.as_str()), (Some(0), ""), "{done:?}");
+}
+
+#[test]
 fn what_is_forgiven_is_told_and_does_not_refuse() {
     let folder = tempfile::tempdir().unwrap();
     let guest = processor("ice-lake");

@@ -284,6 +284,36 @@ fn a_baseline_on_kvm_is_kept_or_the_guest_does_not_start() {
 }
 
 #[test]
+fn a_pool_in_which_time_runs_otherwise_starts_no_guest_on_kvm() {
+    if !kvm_works() {
+        return;
+    }
+    let _turn = turn();
+    let text = bench("compat show --host --format json").out;
+    let mut host: Value = serde_json::from_str(&text).unwrap();
+    let khz = host["host"]["tsc_khz"].as_u64().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let mut file = |name: &str, khz: u64, scaling: &str| {
+        host["host"]["tsc_khz"] = khz.into();
+        host["host"]["tsc_scaling"] = scaling.into();
+        let path = folder.path().join(name);
+        std::fs::write(&path, host.to_string()).unwrap();
+        path.display().to_string()
+    };
+    let fast = file("fast.json", khz + khz / 25, "no");
+    let scales = file("scales.json", khz + khz / 25, "yes");
+    let guest = "--guest kvm --memory 64MiB --working-set 16MiB --compat-unenforced";
+    let done = run(&format!("{guest} --compat common:{scales},{fast}"));
+    assert_eq!(done.code, Some(3), "{done:?}");
+    for words in ["the guest is not started", "time-stamp counter", &fast] {
+        assert!(done.err.contains(words), "no `{words}`: {done:?}");
+    }
+    assert!(!done.err.contains(&scales), "{done:?}");
+    let done = run(&format!("{guest} --compat common:{scales}"));
+    assert_eq!(done.code, Some(0), "{done:?}");
+}
+
+#[test]
 fn a_host_that_kvm_is_not_can_not_be_pretended() {
     if !kvm_works() {
         return;

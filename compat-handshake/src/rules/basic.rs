@@ -9,7 +9,8 @@ use super::{
 };
 use crate::cpuid::Register::{Eax, Ebx, Ecx, Edx};
 
-// The vendor stands in leaf 0 too; it is judged by its name, not by its letters.
+// The vendor stands in leaf 0 too; it is judged by its name, not by its letters. Frequencies (0x15,
+// 0x16) are the host's: a guest that believes those of another host keeps wrong time.
 #[rustfmt::skip]
 pub(super) const WORDS: &[Word] = &[
     word(Sdm, 0x0, 0, Eax, &[
@@ -177,13 +178,13 @@ pub(super) const WORDS: &[Word] = &[
         noise(0, 32, "rdt-allocation"),
     ]),
     span(Sdm, (0x15, 0x15), ANY, &[Eax, Ebx], &[
-        own(0, 32, "tsc-crystal-ratio"),
+        noise(0, 32, "tsc-crystal-ratio"),
     ]),
     word(Sdm, 0x15, 0, Ecx, &[
-        own(0, 32, "crystal-hz"),
+        noise(0, 32, "crystal-hz"),
     ]),
     span(Sdm, (0x16, 0x16), ANY, &[Eax, Ebx, Ecx], &[
-        own(0, 16, "base-max-bus-mhz"),
+        noise(0, 16, "base-max-bus-mhz"),
     ]),
     span(Sdm, (0x17, 0x17), (0, 3), ALL, &[
         noise(0, 32, "soc-vendor"),

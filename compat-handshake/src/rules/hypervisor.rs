@@ -3,7 +3,7 @@
 //! Source: Linux Documentation/virt/kvm/x86/cpuid.rst.
 
 use super::Source::Kvm;
-use super::{ALL, ANY, Word, at_most, equal, feature, own, span, word};
+use super::{ALL, ANY, Word, at_most, equal, feature, noise, own, span, word};
 use crate::cpuid::Register::{Eax, Ebx, Ecx, Edx};
 
 #[rustfmt::skip]
@@ -37,7 +37,11 @@ pub(super) const WORDS: &[Word] = &[
     word(Kvm, 0x40000001, 0, Edx, &[
         own(0, 1, "kvm-hint-dedicated"),
     ]),
-    span(Kvm, (0x40000002, 0x40000010), ANY, ALL, &[
+    span(Kvm, (0x40000002, 0x4000000f), ANY, ALL, &[
         own(0, 32, "other-hypervisors-leaves"),
+    ]),
+    // Frequencies: the host's, as leaves 0x15 and 0x16.
+    span(Kvm, (0x40000010, 0x40000010), ANY, ALL, &[
+        noise(0, 32, "hypervisor-frequencies"),
     ]),
 ];

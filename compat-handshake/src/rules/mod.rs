@@ -177,6 +177,20 @@ pub fn cpuid_word(leaf: u32, subleaf: u32, register: Register) -> Option<&'stati
         })
 }
 
+/// What a field means that older kernels leave at 0, in its register.
+///
+/// KVM fills in `guest-phys-bits` since Linux 6.10: until then they are `phys-bits`, which stand in
+/// the lowest byte. The highest leaf of the hypervisor was 0x40000001 before KVM said so.
+///
+/// Source: Linux Documentation/virt/kvm/x86/cpuid.rst; AMD APM volume 3, appendix E.
+pub(crate) fn meaning_of_zero(field: &Field, register: u64) -> u64 {
+    match field.name {
+        "guest-phys-bits" => register & 0xff,
+        "max-hypervisor-leaf" => 0x4000_0001,
+        _ => 0,
+    }
+}
+
 /// The rows of one feature MSR; `None` where nothing is known about it.
 pub fn msr_word(index: u32) -> Option<&'static Word> {
     msrs::WORDS.iter().find(|word| match word.registers {

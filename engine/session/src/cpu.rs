@@ -1,6 +1,7 @@
 //! The guest's processor as a side judges it, and the digest by which both know that they speak of
 //! the same one. Which bits matter is not known here.
 
+use alloc::format;
 use alloc::string::ToString;
 use alloc::vec::Vec;
 
@@ -43,8 +44,14 @@ impl OfferedCpu {
         Err(Misdeed::OtherCpu { expected, found })
     }
 
-    /// Every reason why the guest can't live on `host`; where there is none, what is forgiven.
+    /// Every reason why the guest can't live on `host`, as a refusal carries them; where there is
+    /// none, what is forgiven.
     pub(crate) fn judge(&self, host: &HostCpu) -> Result<Vec<Warning>, Vec<Reason>> {
+        self.judge_in_full(host).map_err(cut)
+    }
+
+    /// The same, however many reasons there are.
+    pub(crate) fn judge_in_full(&self, host: &HostCpu) -> Result<Vec<Warning>, Vec<Reason>> {
         let judgement = judge(&self.guest, host);
         if judgement.fits() {
             let warning = |warning: &limosa_compat::Warning| Warning {
@@ -54,15 +61,28 @@ impl OfferedCpu {
             };
             return Ok(judgement.warnings.iter().map(warning).collect());
         }
-        let reasons = judgement.mismatches.iter().take(REASONS_MAX);
-        Err(reasons.map(of_mismatch).collect())
+        Err(judgement.mismatches.iter().map(of_mismatch).collect())
     }
+}
+
+/// As many reasons as a refusal carries; where there are more, the last says how many.
+pub(crate) fn cut(mut reasons: Vec<Reason>) -> Vec<Reason> {
+    let count = reasons.len();
+    if count > REASONS_MAX {
+        reasons.truncate(REASONS_MAX - 1);
+        reasons.push(Reason {
+            kind: ReasonKind::Cpu,
+            what: format!("and {} more", count - reasons.len()),
+            remedy: "choose a target like the source".into(),
+        });
+    }
+    reasons
 }
 
 fn of_mismatch(mismatch: &Mismatch) -> Reason {
     Reason {
         kind: match mismatch.kind {
-            MismatchKind::Vendor => ReasonKind::Vendor,
+            MismatchKind::Vendor | MismatchKind::NoRules => ReasonKind::Vendor,
             _ => ReasonKind::Cpu,
         },
         what: mismatch.to_string(),

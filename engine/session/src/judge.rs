@@ -4,11 +4,10 @@ use alloc::format;
 use alloc::string::ToString;
 use alloc::vec::Vec;
 
-use limosa_wire::limits::REASONS_MAX;
 use limosa_wire::{Offer, PageEncoding, ProtocolVersion, Reason, ReasonKind, VersionRange};
 
 use crate::config::TargetPolicy;
-use crate::cpu::OfferedCpu;
+use crate::cpu::{OfferedCpu, cut};
 use crate::error::Misdeed;
 use crate::event::Warning;
 
@@ -45,7 +44,7 @@ pub(crate) fn judge_offer(offer: &Offer, policy: &TargetPolicy) -> Result<Judged
     reasons.extend(judge_vcpus(offer.vcpu_count.max(vcpu_count), policy));
     reasons.extend(judge_sections(offer, policy));
     reasons.extend(judge_encodings(offer));
-    let judged = cpu.map(|cpu| match cpu.judge(&policy.host) {
+    let judged = cpu.map(|cpu| match cpu.judge_in_full(&policy.host) {
         Ok(warnings) => Ok((cpu, warnings)),
         Err(reasons) => Err(reasons),
     });
@@ -53,8 +52,7 @@ pub(crate) fn judge_offer(offer: &Offer, policy: &TargetPolicy) -> Result<Judged
         Some(Ok((cpu, warnings))) if reasons.is_empty() => Judged::Fits { cpu, warnings },
         judged => {
             reasons.extend(judged.and_then(Result::err).into_iter().flatten());
-            reasons.truncate(REASONS_MAX);
-            Judged::Refused(reasons)
+            Judged::Refused(cut(reasons))
         }
     })
 }

@@ -5,9 +5,11 @@ mod common;
 
 use common::fixture::{AVX2, INTEL, cpu, table};
 use common::{Pair, Plan, section};
+use limosa_compat::{CpuidEntry, CpuidTable, GuestCpu, judge};
 use limosa_session::source::Action as SourceAction;
 use limosa_session::target::{Action as TargetAction, Input as TargetInput};
 use limosa_session::{Custody, FaultKind, LocalFault, Outcome, SessionError};
+use limosa_wire::limits::REASONS_MAX;
 use limosa_wire::{
     EncodingSet, Hello, Message, MigrationId, PageEncoding, ProtocolVersion, Reason, ReasonKind,
     Verdict, VersionRange,
@@ -95,6 +97,34 @@ fn each_reason_has_its_kind() {
         assert_eq!(kinds(&reasons), [kind], "{reasons:?}");
         assert!(reasons[0].what.contains(what), "{}", reasons[0].what);
     }
+}
+
+#[test]
+fn where_there_are_more_reasons_than_a_refusal_carries_it_says_how_many() {
+    const UNKNOWN_LEAVES: usize = 250;
+    let mut entries = table(INTEL, AVX2).entries().to_vec();
+    let all_set = |leaf| CpuidEntry {
+        leaf,
+        subleaf: 0,
+        eax: u32::MAX,
+        ebx: u32::MAX,
+        ecx: u32::MAX,
+        edx: u32::MAX,
+    };
+    entries.retain(|entry| entry.leaf != 7);
+    entries[0].eax = u32::MAX >> 2;
+    entries.push(all_set(7));
+    entries.extend((0..UNKNOWN_LEAVES as u32).map(|leaf| all_set(0x100 + leaf)));
+    let mut plan = Plan::default();
+    plan.policy.host.accept = table(INTEL, 0).into();
+    plan.offer.cpu = cpu(CpuidTable::new(entries).unwrap(), 2);
+    let guest = GuestCpu::decode(&plan.offer.cpu).unwrap();
+    let count = judge(&guest, &plan.policy.host).mismatches.len();
+    assert!(count > REASONS_MAX);
+    let reasons = refused(&plan);
+    assert_eq!(reasons.len(), REASONS_MAX);
+    let more = count - (REASONS_MAX - 1);
+    assert_eq!(reasons[REASONS_MAX - 1].what, format!("and {more} more"));
 }
 
 #[test]

@@ -12,6 +12,7 @@ use limosa_compat::{
 };
 
 use super::json;
+use crate::protocol::ClockOrder;
 
 /// Longest file that is read: far above what a table's limits allow.
 const FILE_BYTES_MAX: u64 = 4 << 20;
@@ -36,6 +37,14 @@ impl Content {
             Self::Host(host) => &host.offer,
             Self::Guest(guest) => &guest.processor,
             Self::Baseline { processor, .. } | Self::Processor(processor) => processor,
+        }
+    }
+
+    /// How time runs there; only of a host it is known.
+    pub(crate) fn clock(&self) -> Option<ClockOrder> {
+        match self {
+            Self::Host(host) => ClockOrder::of(host),
+            Self::Guest(_) | Self::Baseline { .. } | Self::Processor(_) => None,
         }
     }
 
@@ -88,14 +97,34 @@ pub(crate) fn load(path: &Path) -> Result<Loaded, String> {
         path.display().to_string()
     };
     let text = read(path).map_err(|reason| format!("{name}: {reason}"))?;
-    let content = parse(&text).map_err(|reason| format!("{name}: {reason}"))?;
+    let (content, left_out) = parse(&text).map_err(|reason| format!("{name}: {reason}"))?;
     let mut loaded = Loaded {
+        notes: note_of_left_out(&name, &left_out).into_iter().collect(),
         name,
         content,
-        notes: Vec::new(),
     };
     loaded.complete();
     Ok(loaded)
+}
+
+/// Most registers that a note names.
+const NAMED_MAX: usize = 8;
+
+/// What is said of registers that were not taken.
+fn note_of_left_out(name: &str, left_out: &[u32]) -> Option<String> {
+    let first = left_out.iter().take(NAMED_MAX);
+    let first: Vec<_> = first.map(|index| format!("{index:#x}")).collect();
+    let more = match left_out.len().saturating_sub(NAMED_MAX) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    (!first.is_empty()).then(|| {
+        format!(
+            "{name}: MSR {}{more} left out: no rule knows them; where they state features write \
+             `feature-msr`",
+            first.join(", ")
+        )
+    })
 }
 
 impl Loaded {
@@ -146,14 +175,15 @@ fn read(path: &Path) -> Result<String, String> {
     })
 }
 
-fn parse(text: &str) -> Result<Content, String> {
+/// What a text says, and the registers that are left out of it.
+fn parse(text: &str) -> Result<(Content, Vec<u32>), String> {
     // Some editors begin a text with the mark of its byte order.
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     if text.trim_start().starts_with('{') {
-        return json::parse(text);
+        return json::parse(text).map(|content| (content, Vec::new()));
     }
-    match text::parse(text) {
-        Ok(processor) => Ok(Content::Processor(processor)),
+    match text::read(text) {
+        Ok((processor, left_out)) => Ok((Content::Processor(processor), left_out)),
         Err(TextError::Table(error)) => Err(format!("line {}: {error}", wrong_line(text))),
         Err(error) => Err(error.to_string()),
     }

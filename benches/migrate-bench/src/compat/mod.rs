@@ -3,6 +3,7 @@
 
 mod args;
 mod baseline;
+pub(crate) mod clock;
 mod compare;
 pub(crate) mod content;
 mod json;

@@ -7,6 +7,7 @@ use limosa_compat::{Baseline, Mode, ShapeError, baselines};
 
 use super::content::{self, Loaded};
 use super::json::{HostJson, ProcessorJson};
+use crate::protocol::ClockOrder;
 
 /// How the guest is started.
 #[derive(Debug, Clone, Args)]
@@ -39,6 +40,8 @@ pub(crate) struct Wish {
     pub(crate) mode: Mode,
     /// Other hosts, for mode `common`.
     pub(crate) pool: Vec<ProcessorJson>,
+    /// How time runs on them; unknown of files that don't say it.
+    pub(crate) clocks: Vec<Option<ClockOrder>>,
     /// What to call them.
     pub(crate) pool_names: Vec<String>,
 }
@@ -49,6 +52,7 @@ impl CpuArgs {
         let mut wish = Wish {
             mode: Mode::Off,
             pool: Vec::new(),
+            clocks: Vec::new(),
             pool_names: Vec::new(),
         };
         for (number, option) in self.compat.iter().enumerate() {
@@ -64,6 +68,7 @@ impl CpuArgs {
             wish.mode = mode;
             for file in files {
                 let Loaded { name, content, .. } = load(file)?;
+                wish.clocks.push(content.clock());
                 wish.pool.push(ProcessorJson(content.processor().clone()));
                 wish.pool_names.push(name);
             }
@@ -160,10 +165,10 @@ fn unknown(text: &str, forms: &str, name: Option<&str>) -> String {
 
 /// Why hosts of these names can't give what was asked for, every one with its own reason.
 pub(crate) fn explain(error: &ShapeError, names: &[String]) -> String {
-    use limosa_compat::PoolError::{Empty, UnknownVendor, VendorsDiffer};
+    use limosa_compat::PoolError::{Empty, TooMany, UnknownVendor, VendorsDiffer};
     let name = |host: usize| names.get(host).map_or("a host", String::as_str);
     match error {
-        ShapeError::Pool(Empty) | ShapeError::Unlike { .. } => error.to_string(),
+        ShapeError::Pool(Empty | TooMany { .. }) | ShapeError::Unlike { .. } => error.to_string(),
         ShapeError::Pool(UnknownVendor { host, vendor }) => {
             format!(
                 "{} has an {vendor}, for which there are no rules",

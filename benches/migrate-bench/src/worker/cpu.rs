@@ -5,6 +5,7 @@ use anyhow::{Context, Result};
 use limosa_compat::{HostCpu, Processor, differences as compare, feature_names};
 use limosa_shim::{CpuError, CpuSpec, Enforcement, HostSpec, KvmHost, ProcessHost, ShimError};
 
+use crate::compat::clock::unreachable;
 use crate::compat::{explain, mode_of};
 use crate::protocol::{CpuFacts, CpuOrder, EnforcementOrder};
 use crate::refusal::NotStarted;
@@ -39,6 +40,22 @@ pub(crate) fn why_not_started(error: ShimError, order: &CpuOrder) -> anyhow::Err
         _ => return error.into(),
     };
     NotStarted(text).into()
+}
+
+/// A guest of mode `common` is to move between all hosts of its pool: one whose time runs otherwise
+/// there would not. A process guest asks no processor for the time.
+pub(crate) fn check_clock(guest: &AnyGuest, order: &CpuOrder) -> Result<()> {
+    let AnyGuest::Kvm(guest) = guest else {
+        return Ok(());
+    };
+    let names = order.names.iter().skip(1).map(String::as_str);
+    let found = unreachable(guest.cpu().tsc_khz, names.zip(order.clocks.iter().copied()));
+    if found.is_empty() {
+        return Ok(());
+    }
+    let found = found.join("; ");
+    let text = format!("{found}; leave such hosts out of the pool, or take hosts that can scale");
+    Err(NotStarted(text).into())
 }
 
 /// What a guest that was booted here as ordered sees of its processor.

@@ -90,7 +90,9 @@ pub(crate) fn boot(order: &GuestOrder) -> Result<AnyGuest> {
         "process" => ProcessGuest::boot(&spec).map(AnyGuest::from),
         other => bail!("there is no guest of kind `{other}`"),
     };
-    guest.map_err(|error| cpu::why_not_started(error, &order.cpu))
+    let guest = guest.map_err(|error| cpu::why_not_started(error, &order.cpu))?;
+    cpu::check_clock(&guest, &order.cpu)?;
+    Ok(guest)
 }
 
 /// The backing of a name; anonymous memory for any other.
