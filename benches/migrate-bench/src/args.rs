@@ -227,8 +227,8 @@ pub(crate) struct LinkArgs {
     /// Page encoding: none, lz4, or lz4 where a sample says that it pays.
     #[arg(long, value_enum, default_value_t = CodecChoice::Auto)]
     pub(crate) codec: CodecChoice,
-    /// Whether raw pages pass through a buffer, where they hold still for a checksum. `auto`: not on
-    /// links within one host. `never`: on no link; the other side must ask for it too.
+    /// Whether raw pages pass through a buffer, where they hold still for a checksum. `auto`: not
+    /// on links within one host. `never`: on no link; the other side must ask for it too.
     #[arg(long, value_enum, default_value_t = StagingChoice::Auto)]
     pub(crate) staging: StagingChoice,
     /// Longest pause that the guest may see (1ms to 60s).

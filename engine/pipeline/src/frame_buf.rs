@@ -20,7 +20,8 @@ const PAYLOAD_ALIGNMENT: usize = 64;
 /// header and table must end where the payload begins.
 const FRONT_BYTES: usize = FRAME_HEADER_BYTES + FRAME_TABLE_BYTES_MAX;
 
-/// Most bytes of pages in the guest's memory in one frame, and of such frames in one buffer: 512 KiB.
+/// Most bytes of pages in the guest's memory in one frame, and of such frames in one buffer: 512
+/// KiB.
 ///
 /// What is under way counts as dealt with, so a longer buffer makes progress run ahead of a slow
 /// link; on loopback 1 MiB was faster by no more than 3 %.
@@ -51,8 +52,8 @@ pub struct FrameBuf {
     tail: usize,
     records: Vec<PageRecord>,
     table: Vec<u8>,
-    /// Runs of pages that stay in the guest's memory, in their order; those behind `live_sealed` are
-    /// of the frame that is being built.
+    /// Runs of pages that stay in the guest's memory, in their order; those behind `live_sealed`
+    /// are of the frame that is being built.
     live: Vec<LiveRun>,
     live_sealed: usize,
     /// Bytes of those runs: of the sealed frames, and of the one that is being built.

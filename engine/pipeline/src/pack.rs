@@ -119,8 +119,8 @@ impl Packer {
         self.add_record(frame, offset, 1, PageEncoding::Zero, 0);
     }
 
-    /// Adds the `count` pages from `offset` on, which stay in the guest's memory, to the frame. Their
-    /// place in the payload is the caller's.
+    /// Adds the `count` pages from `offset` on, which stay in the guest's memory, to the frame.
+    /// Their place in the payload is the caller's.
     pub(crate) fn add_live(&mut self, offset: u32, count: u16, frame: &mut FrameBuf) {
         self.end_run(frame);
         let bytes = u32::from(count) * PAGE_BYTES as u32;

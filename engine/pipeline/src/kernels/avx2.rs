@@ -48,8 +48,8 @@ fn test_zero(page: SourcePage<'_>) -> bool {
     (0..PAGE_BYTES / TURN_BYTES).all(|turn| {
         let mut all = _mm256_setzero_si256();
         for lane in 0..4 {
-            // SAFETY: `(turn * 4 + lane + 1) * 32` is at most `PAGE_BYTES`, which a `SourcePage` has
-            // readable and aligned.
+            // SAFETY: `(turn * 4 + lane + 1) * 32` is at most `PAGE_BYTES`, which a `SourcePage`
+            // has readable and aligned.
             let part = unsafe { source.add(turn * 4 + lane).read_volatile() };
             all = _mm256_or_si256(all, part);
         }
