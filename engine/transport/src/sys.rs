@@ -1,13 +1,12 @@
 //! The few socket calls that no safe crate offers: sending from and receiving into guest memory,
-//! and
-//! `poll`. It knows no protocol.
+//! and `poll`. It knows no protocol.
 //!
 //! # Safety rules
 //!
 //! 1. A pointer handed to the kernel comes from a slice that is borrowed for the whole call.
 //! 2. Guest memory is only ever read and written by the kernel, through a `VolatileSlice`'s
 //!    pointer: no Rust reference to it is made, so it does not matter who else reads or writes it
-//! meanwhile.
+//!    meanwhile.
 #![expect(
     unsafe_code,
     reason = "sendmsg and recvmsg over volatile memory, and poll, have no safe door"

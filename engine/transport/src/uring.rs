@@ -6,8 +6,7 @@
 //! 1. From `Ring::submit` until `poll`, `wait` or `cancel` has returned the call's result, the
 //!    kernel may use everything that the call points to. So it must stay where it is: a sender's
 //!    frames lie in boxes that nobody touches, and keep alive the guest memory that they refer to;
-//! a
-//!    receiver does not return before the result is there.
+//!    a receiver does not return before the result is there.
 //! 2. A ring that is dropped waits for its call first. A sender shuts its socket down before that,
 //!    so that the wait is short.
 //! 3. What is sent is only read by the kernel, what is received into only written, both through
