@@ -46,7 +46,7 @@ impl Landing {
         let mut landing = Self {
             threads: Vec::new(),
             stops: links.iter().map(PageLink::stop_handle).collect(),
-            overhead_bytes: plan.ledger.overhead_bytes() as u64,
+            overhead_bytes: 0,
         };
         for link in links {
             let lander = Lander::new(
@@ -67,6 +67,7 @@ impl Landing {
         Ok(landing)
     }
 
+    /// What the streams' buffers take; the ledger is counted apart.
     pub(crate) fn overhead_bytes(&self) -> u64 {
         self.overhead_bytes
     }

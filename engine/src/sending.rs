@@ -6,9 +6,7 @@ use std::thread::JoinHandle;
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use limosa_dirty::{DirtySource, HarvestError};
-use limosa_pages::{
-    CHUNK_PAGES, ChunkIndex, ChunkPages, PAGE_BYTES, PageIndex, PageRange, PageSet,
-};
+use limosa_pages::{CHUNK_PAGES, ChunkIndex, ChunkPages, PageIndex, PageRange, PageSet};
 use limosa_pipeline::{
     BufferPool, Corridor, FrameBuf, GuestMemory, PackConfig, PackError, StreamReport, work_of,
 };
@@ -326,14 +324,52 @@ fn blocks(ranges: Vec<PageRange>) -> impl Iterator<Item = PageRange> {
     })
 }
 
-/// 128 MiB of the guest's memory, in which there are at most 256 KiB of gaps.
-const ABSENT_BLOCK_PAGES: u64 = 64 * CHUNK_PAGES;
+/// 32 MiB of the guest's memory, in which there are at most 64 KiB of gaps.
+const ABSENT_BLOCK_PAGES: u64 = 16 * CHUNK_PAGES;
 
-/// Most frames in flight for each of `stream_count` streams, so that the buffers of all of them
-/// stay under 48 MiB where one frame in flight allows it.
-pub(crate) fn frames_in_flight_max(stream_count: u16, pack: &PackConfig) -> usize {
-    const BUFFERS_BYTES_MAX: usize = 48 << 20;
-    let frame_bytes = pack.frame_payload_bytes() + 4 * PAGE_BYTES;
-    let each = BUFFERS_BYTES_MAX / (frame_bytes * usize::from(stream_count.max(1)));
-    each.saturating_sub(1).clamp(1, 4)
+/// Frames and how many of them each of `stream_count` streams may have on their way, so that the
+/// buffers of all streams together stay under [`BUFFERS_BYTES_MAX`]: with many streams frames are
+/// as large as two for each allow.
+pub(crate) fn within_budget(stream_count: u16, pack: PackConfig) -> (PackConfig, usize) {
+    let stream_count = usize::from(stream_count.max(1));
+    let besides_bytes = pack.buffer_bytes() - pack.frame_payload_bytes();
+    let largest = BUFFERS_BYTES_MAX / (2 * stream_count) - besides_bytes;
+    let payload_bytes = pack.frame_payload_bytes().min(largest);
+    let pack = pack.with_frame_payload_bytes(payload_bytes);
+    let each = BUFFERS_BYTES_MAX / (pack.buffer_bytes() * stream_count);
+    (pack, each.saturating_sub(1).clamp(1, FRAMES_IN_FLIGHT_MAX))
+}
+
+/// Most bytes of all streams' buffers. What else a source holds, work lists and sets of pages
+/// apart, fits in 28 MiB.
+const BUFFERS_BYTES_MAX: usize = 36 << 20;
+/// Most frames that a stream has on their way: more is no faster.
+const FRAMES_IN_FLIGHT_MAX: usize = 4;
+
+#[cfg(test)]
+mod tests {
+    use limosa_wire::limits::FRAME_PAYLOAD_BYTES_MAX;
+
+    use super::*;
+
+    #[test]
+    fn buffers_stay_within_their_budget_whatever_is_asked_for() {
+        for stream_count in [0, 1, 2, 8, 16, 33, 64] {
+            for payload_bytes in [0, 256 << 10, FRAME_PAYLOAD_BYTES_MAX as usize] {
+                let asked = PackConfig::default().with_frame_payload_bytes(payload_bytes);
+                let (pack, in_flight) = within_budget(stream_count, asked);
+                let count = usize::from(stream_count.max(1)) * (in_flight + 1);
+                let pool = BufferPool::new(in_flight + 1, &pack);
+                let all = pool.overhead_bytes() / (in_flight + 1) * count;
+                assert!(
+                    all <= BUFFERS_BYTES_MAX,
+                    "{stream_count} streams: {all} bytes"
+                );
+                assert!(pack.frame_payload_bytes() <= asked.frame_payload_bytes());
+                assert!(stream_count > 16 || pack == asked, "{stream_count} streams");
+            }
+        }
+        let (pack, _) = within_budget(64, PackConfig::default());
+        assert_eq!(pack, PackConfig::default(), "64 streams fit as they are");
+    }
 }

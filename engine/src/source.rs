@@ -20,9 +20,7 @@ use crate::error::Cause;
 use crate::guest::SourceGuest;
 use crate::observe::{Moment, Observer, Progress};
 use crate::report::{RoundFigures, SourceReport};
-use crate::sending::{
-    Sending, SendingPlan, SharedDirty, StreamNews, StreamWork, frames_in_flight_max,
-};
+use crate::sending::{Sending, SendingPlan, SharedDirty, StreamNews, StreamWork, within_budget};
 use crate::switchover::{Mark, SwitchoverClock};
 
 /// Everything that a migration holds on the source. The driver owns the session; this does its
@@ -110,8 +108,8 @@ impl<'a, G: SourceGuest> SourceRooms<'a, G> {
             pack = pack.with_frame_payload_bytes(bytes);
         }
         let mut link = self.config.link.clone();
-        link.frames_in_flight_max =
-            frames_in_flight_max(stream_count, &pack).min(link.frames_in_flight_max);
+        let (pack, frames_in_flight_max) = within_budget(stream_count, pack);
+        link.frames_in_flight_max = frames_in_flight_max.min(link.frames_in_flight_max);
         let links: Vec<PageLink> = (0..stream_count)
             .map(StreamIndex::new)
             .map(|stream| {

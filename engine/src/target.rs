@@ -75,7 +75,7 @@ impl<'a, H: TargetHost> TargetRooms<'a, H> {
         };
         self.report.stream_count = links.len() as u16;
         let landing = Landing::start(links, &plan, &self.news)?;
-        self.report.overhead_bytes = landing.overhead_bytes();
+        self.report.overhead_bytes = landing.overhead_bytes() + ledger.overhead_bytes() as u64;
         self.landing = Some(landing);
         self.ledger = Some(ledger);
         Ok(())
@@ -96,10 +96,13 @@ impl<'a, H: TargetHost> TargetRooms<'a, H> {
     }
 
     /// May the guest run on the memory that is here?
-    pub(crate) fn check_ledger(&self) -> Result<(), String> {
+    pub(crate) fn check_ledger(&mut self) -> Result<(), String> {
         let ledger = self.ledger.as_ref().ok_or("no pages were expected")?;
         // Whatever comes from here on is placed no more: the guest is to run on what is checked.
         ledger.close();
+        // It has grown with what arrived.
+        let buffers_bytes = self.landing.as_ref().map_or(0, Landing::overhead_bytes);
+        self.report.overhead_bytes = buffers_bytes + ledger.overhead_bytes() as u64;
         ledger.complete().map_err(|gap| gap.to_string())
     }
 

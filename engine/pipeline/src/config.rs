@@ -4,6 +4,8 @@ use limosa_pages::PAGE_BYTES;
 use limosa_wire::limits::FRAME_PAYLOAD_BYTES_MAX;
 use limosa_wire::{EncodingSet, PageEncoding};
 
+use crate::frame_buf::BESIDES_PAYLOAD_BYTES;
+
 /// Which pages are encoded before they are sent.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Codec {
@@ -105,6 +107,11 @@ impl PackConfig {
     /// Whether long runs of raw pages go straight out of the guest's memory.
     pub fn sends_live(&self) -> bool {
         self.staging != Staging::Always && self.encodings.contains(PageEncoding::Live)
+    }
+
+    /// How many bytes of memory a buffer for such a frame takes.
+    pub fn buffer_bytes(&self) -> usize {
+        self.frame_payload_bytes + BESIDES_PAYLOAD_BYTES
     }
 
     /// Payload of a full frame, in bytes.

@@ -31,6 +31,12 @@ const LIVE_BYTES_MAX: usize = 512 << 10;
 /// between them they fit a call's list of pieces (`UIO_MAXIOV`, 1024) with those of other buffers.
 const LIVE_RUNS_MAX: usize = 128;
 
+/// What a buffer takes at most beside the payload, in bytes.
+pub(crate) const BESIDES_PAYLOAD_BYTES: usize = FRONT_BYTES
+    + PAYLOAD_ALIGNMENT
+    + FRAME_RECORDS_MAX as usize * size_of::<PageRecord>()
+    + FRAME_TABLE_BYTES_MAX;
+
 /// One allocation that holds whole frames, one behind the other: `header | table | payload | …`.
 ///
 /// [`pieces`](Self::pieces) is exactly what goes on the wire. A buffer has room for one frame with

@@ -3,8 +3,10 @@
 
 use std::sync::Arc;
 
-use limosa_pages::{ChunkIndex, ChunkPages, MemoryMap, PageCount, PageIndex, PageRange};
-use limosa_wire::limits::{FRAME_PAYLOAD_BYTES_MAX, FRAME_RECORDS_MAX, FRAME_TABLE_BYTES_MAX};
+use limosa_pages::{
+    ChunkIndex, ChunkPages, MemoryMap, PAGE_BYTES, PageCount, PageIndex, PageRange,
+};
+use limosa_wire::limits::{FRAME_RECORDS_MAX, FRAME_TABLE_BYTES_MAX, LZ4_RUN_PAGES_MAX};
 use limosa_wire::{
     Barrier, DecodeError, DecodeFault, EncodingCounts, EncodingSet, FRAME_HEADER_BYTES,
     FrameHeader, FrameKind, MigrationId, PageEncoding, PageRecord, Round, StreamIndex,
@@ -27,6 +29,10 @@ pub const POPULATE_PAGES_MIN: u32 = 64;
 /// Most slices of guest memory that are received into at once. Each is a page at least; a kernel
 /// takes 1024 and is not faster with more than these.
 const LANDING_SLICES_MAX: usize = 64;
+
+/// Bytes of payload with encoded records that are received at once: a frame of usual size, and as
+/// much as any encoded record has. A longer frame is received in parts.
+const PACKED_BYTES: usize = LZ4_RUN_PAGES_MAX as usize * PAGE_BYTES;
 
 /// Where a lander's bytes come from: one stream, in order, nothing left out.
 pub trait FrameSource {
@@ -168,7 +174,7 @@ impl Lander {
             pages: EncodingCounts::default(),
             table: vec![0; FRAME_TABLE_BYTES_MAX],
             records: Vec::with_capacity(FRAME_RECORDS_MAX.into()),
-            payload: vec![0; FRAME_PAYLOAD_BYTES_MAX as usize],
+            payload: vec![0; PACKED_BYTES],
         }
     }
 
@@ -345,26 +351,85 @@ impl Lander {
         self.opener.damaged(DecodeError { what, offset: 0 }).into()
     }
 
-    /// Receives a payload into a buffer, checks it there, and unpacks it to where it belongs.
+    /// Receives a payload into a buffer, a few records at a time, and unpacks it to where it
+    /// belongs. A wrong checksum is found at the end, as of raw pages.
     fn land_packed<S: FrameSource>(
         &mut self,
         header: &FrameHeader,
         source: &mut S,
     ) -> Result<(), S::Error> {
-        let payload_bytes = header.payload_bytes as usize;
-        source.recv_exact(&mut self.payload[..payload_bytes])?;
-        let placed = self.place_packed(header, payload_bytes);
-        Ok(placed.map_err(|error| self.broken(error))?)
+        let mut checksum = Checksum::new(self.kernels);
+        let mut fault = None;
+        let mut next = 0;
+        while next < self.records.len() {
+            let (count, payload_bytes) = self.batch_from(next);
+            let Some(payload) = self.payload.get_mut(..payload_bytes) else {
+                let (number, record) = (next, self.records[next]);
+                self.land_long(header, number, &record, &mut checksum, source)?;
+                next += 1;
+                continue;
+            };
+            if !payload.is_empty() {
+                source.recv_exact(payload)?;
+                check_still(&mut checksum, &self.records[next..next + count], payload);
+            }
+            // Damage is to be told from records that were never right: by the checksum.
+            fault = fault.or(self.place_packed(header, next, count).err());
+            next += count;
+        }
+        if checksum.finish() != header.payload_crc {
+            return Err(self.broken(self.payload_damaged()).into());
+        }
+        Ok(fault.map_or(Ok(()), |error| Err(self.broken(error)))?)
     }
 
+    /// How many records from `next` on the buffer takes at once, at least one, and how many bytes
+    /// of payload they have.
+    fn batch_from(&self, next: usize) -> (usize, usize) {
+        let (mut count, mut bytes) = (0, 0);
+        for record in &self.records[next..] {
+            let more = bytes + record.payload_bytes as usize;
+            if count > 0 && more > self.payload.len() {
+                break;
+            }
+            (count, bytes) = (count + 1, more);
+        }
+        (count, bytes)
+    }
+
+    /// Receives a record that is too long for the buffer straight to where it belongs.
+    fn land_long<S: FrameSource>(
+        &self,
+        header: &FrameHeader,
+        number: usize,
+        record: &PageRecord,
+        checksum: &mut Checksum,
+        source: &mut S,
+    ) -> Result<(), S::Error> {
+        if !matches!(record.encoding, PageEncoding::Raw | PageEncoding::Live) {
+            // No encoding has runs as long as that.
+            let (record, fault) = (number, UnpackFault::Damaged);
+            return Err(self.broken(LandError::Unpack { record, fault }).into());
+        }
+        let slice = checked_slice(&*self.memory, pages_of(header, record))
+            .map_err(|error| self.broken(error.into()))?;
+        source.recv_into(&[slice])?;
+        if is_still(record) {
+            checksum.update(&slice);
+        }
+        Ok(())
+    }
+
+    /// Places `count` records from `first` on, whose payload is in the buffer.
     fn place_packed(
         &mut self,
         header: &FrameHeader,
-        payload_bytes: usize,
+        first: usize,
+        count: usize,
     ) -> Result<(), LandError> {
-        let mut rest = &self.payload[..payload_bytes];
-        self.check_packed(header, rest)?;
-        for (number, record) in self.records.iter().enumerate() {
+        let mut rest = &self.payload[..];
+        let records = self.records.iter().enumerate().skip(first).take(count);
+        for (number, record) in records {
             // The table was checked: its records' payloads add up to the frame's.
             let Some((own, behind)) = rest.split_at_checked(record.payload_bytes as usize) else {
                 return Err(self.payload_damaged());
@@ -379,23 +444,6 @@ impl Lander {
                 PageEncoding::Zero | PageEncoding::Absent => continue,
             };
             place(&*self.memory, pages_of(header, record), pages)?;
-        }
-        Ok(())
-    }
-
-    /// Takes the checksum of what was not live.
-    fn check_packed(&self, header: &FrameHeader, mut rest: &[u8]) -> Result<(), LandError> {
-        let mut hasher = crc32fast::Hasher::new();
-        for record in &self.records {
-            let own_bytes = rest.len().min(record.payload_bytes as usize);
-            let (own, behind) = rest.split_at(own_bytes);
-            if is_still(record) {
-                hasher.update(own);
-            }
-            rest = behind;
-        }
-        if hasher.finalize() != header.payload_crc {
-            return Err(self.payload_damaged());
         }
         Ok(())
     }
@@ -451,6 +499,21 @@ fn pages_of(header: &FrameHeader, record: &PageRecord) -> PageRange {
 /// Whether the bytes of a record hold still while they are sent, and so have a checksum.
 fn is_still(record: &PageRecord) -> bool {
     record.encoding != PageEncoding::Live
+}
+
+/// Adds what of a payload holds still to a checksum: all but live pages, which any record may be.
+fn check_still(checksum: &mut Checksum, records: &[PageRecord], payload: &[u8]) {
+    if records.iter().all(is_still) {
+        return checksum.update_still(payload);
+    }
+    let mut rest = payload;
+    for record in records {
+        let (own, behind) = rest.split_at(rest.len().min(record.payload_bytes as usize));
+        if is_still(record) {
+            checksum.update_still(own);
+        }
+        rest = behind;
+    }
 }
 
 fn is_inside(map: &MemoryMap, pages: PageRange) -> bool {
