@@ -90,6 +90,10 @@ pub(crate) fn conclude(
             source: figures.map(|figures| figures.overhead_bytes),
             target: target.and_then(|target| target.overhead_bytes),
         },
+        huge_pages: BothSides {
+            source: source.huge_share,
+            target: target.and_then(|target| target.huge_share),
+        },
         rounds: figures.map_or_else(Vec::new, |figures| figures.rounds.clone()),
         timeline: source.timeline.clone(),
         compat: Compat {

@@ -265,6 +265,10 @@ pub(crate) struct SourceSide {
     pub(crate) figures: Option<MoveFigures>,
     pub(crate) cpu_s: f64,
     pub(crate) vcpu_cpu_s: f64,
+    /// What share of the guest's memory was in huge pages before it moved; none where the kernel
+    /// can't tell.
+    #[serde(default)]
+    pub(crate) huge_share: Option<f64>,
     /// Stalls that the guest saw during the copy.
     pub(crate) stall_ms: Option<Quantiles>,
     pub(crate) timeline: Timeline,
@@ -302,6 +306,9 @@ pub(crate) struct TargetSide {
     /// None of a move that did not complete.
     pub(crate) overhead_bytes: Option<u64>,
     pub(crate) io: Option<String>,
+    /// What share of the guest's memory is in huge pages once it runs here.
+    #[serde(default)]
+    pub(crate) huge_share: Option<f64>,
     pub(crate) digest: Option<u64>,
     /// What of the handshake it took to make machine and memory.
     pub(crate) prepare_ms: Option<f64>,

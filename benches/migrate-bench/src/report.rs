@@ -108,6 +108,8 @@ pub(crate) struct Run {
     pub(crate) throughput_gib_s: Option<f64>,
     pub(crate) cpu_s: CpuSeconds,
     pub(crate) overhead_bytes: BothSides<Option<u64>>,
+    /// Shares, from 0 to 1.
+    pub(crate) huge_pages: BothSides<Option<f64>>,
     pub(crate) rounds: Vec<RoundFigures>,
     pub(crate) timeline: Timeline,
     pub(crate) compat: Compat,

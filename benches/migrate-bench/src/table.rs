@@ -98,7 +98,7 @@ fn wire_rows(summary: &Summary) -> [Row; 7] {
     ]
 }
 
-fn cost_rows() -> [Row; 3] {
+fn cost_rows() -> [Row; 4] {
     [
         Row::new("CPU source + target", |run| {
             show_both(Some(run.cpu_s.source), run.cpu_s.target, show_s)
@@ -109,6 +109,12 @@ fn cost_rows() -> [Row; 3] {
         Row::new("memory beyond the guest's", |run| {
             let overhead = run.overhead_bytes;
             show_both(overhead.source, overhead.target, show_bytes)
+        }),
+        Row::new("on huge pages", |run| {
+            let huge = run.huge_pages;
+            show_both(huge.source, huge.target, |share| {
+                format!("{:.0}%", share * 100.0)
+            })
         }),
     ]
 }

@@ -60,6 +60,7 @@ pub(crate) fn send(
     let config = config_of(order);
     guest.workload().set_phase(Phase::Precopy)?;
     let stalls_before = guest.precopy_stalls()?;
+    let huge_share = huge_share(guest);
     let begun = CpuClock::now(guest.vcpu_cpu());
     let mut recorder = Recorder::new();
     let mut last_said = None;
@@ -97,6 +98,7 @@ pub(crate) fn send(
         figures,
         cpu_s,
         vcpu_cpu_s,
+        huge_share,
         stall_ms: quantiles(&stalls),
         timeline: recorder.timeline(),
     })
@@ -229,10 +231,17 @@ where
         overhead_bytes: report.as_ref().map(|report| report.overhead_bytes),
         prepare_ms: report.as_ref().map(|report| ms(report.prepare)),
         io: report.map(|report| report.io),
+        huge_share: guest.as_ref().and_then(huge_share),
         digest,
         onward: None,
     };
     Ok((guest, side))
+}
+
+/// The share of a guest's populated memory that lies in huge pages of this host; none where its
+/// kernel can't tell.
+fn huge_share(guest: &AnyGuest) -> Option<f64> {
+    Some(guest.workload().huge_use()?.share())
 }
 
 /// Whether a digest of all memory is taken before the guest runs here.
