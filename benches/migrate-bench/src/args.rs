@@ -8,8 +8,9 @@ use limosa::Endpoint;
 
 use crate::compare::CompareArgs;
 use crate::compat::{CompatCommand, CpuArgs};
+use crate::link::Rate;
 use crate::rivals::{GuardArgs, RivalsArgs};
-use crate::units::{self, Part};
+use crate::units::{self, Part, Streams};
 
 /// Migrates a running guest and reports what it measured.
 ///
@@ -71,7 +72,11 @@ pub(crate) enum Command {
     Payload(Box<PayloadArgs>),
     /// One host of a `run`: takes commands on standard input (used by `run` itself).
     #[command(hide = true)]
-    Worker,
+    Worker {
+        /// Threads that work on all of memory.
+        #[arg(long)]
+        threads: Option<u16>,
+    },
     /// Becomes another program that dies with us (used by `rivals` itself).
     #[command(hide = true)]
     Guard(GuardArgs),
@@ -92,6 +97,10 @@ pub(crate) struct RunArgs {
     /// Loopback TCP or a Unix socket.
     #[arg(long, value_enum, default_value_t = Transport::Tcp)]
     pub(crate) transport: Transport,
+    /// Hold TCP to a rate both ways (1Mbit to 100Gbit; bits as 1Gbit, bytes as 125MB/s), in network
+    /// namespaces where this is root, else by a relay.
+    #[arg(long = "link", value_name = "RATE")]
+    pub(crate) link_rate: Option<Rate>,
     /// Migrations to measure, each with fresh processes (1 to 1000).
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub(crate) repeat: u32,
@@ -221,9 +230,13 @@ pub(crate) struct GuestArgs {
 /// How it moves.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct LinkArgs {
-    /// Page streams (1 to 64; default: one per logical processor, at most 8).
-    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=64))]
-    pub(crate) streams: Option<u16>,
+    /// Page streams, 1 to 64; auto is one for each logical processor, at most 8.
+    #[arg(long, value_name = "auto|N", value_parser = units::streams, default_value = "auto")]
+    pub(crate) streams: Streams,
+    /// Threads that work on all of memory at once (1 to 1024; default: one for each logical
+    /// processor). Page streams have threads of their own.
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub(crate) threads: Option<u16>,
     /// Page encoding: none, lz4, or lz4 where a sample says that it pays.
     #[arg(long, value_enum, default_value_t = CodecChoice::Auto)]
     pub(crate) codec: CodecChoice,
@@ -322,6 +335,11 @@ mod tests {
         for line in [
             "run --streams 0",
             "run --streams 65",
+            "run --streams many",
+            "run --threads 0",
+            "run --threads 1025",
+            "run --link 1G",
+            "run --link 1bit",
             "run --vcpus 0",
             "run --vcpus 9",
             "run --repeat 0",

@@ -1,13 +1,14 @@
 //! A worker process of `run`: started, spoken to by lines, and never left behind.
 
 use std::io::{BufRead, BufReader, Write};
-use std::process::{Child, ChildStdin, Command, Stdio};
+use std::process::{Child, ChildStdin, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
+use crate::link::Place;
 use crate::protocol::{Answer, Order};
 use crate::refusal::NotStarted;
 
@@ -23,12 +24,16 @@ pub(crate) struct Worker {
 }
 
 impl Worker {
-    /// Starts this same program as a worker. It dies with us, even if we are killed: it ends when
-    /// its standard input does.
-    pub(crate) fn start(name: &'static str) -> Result<Self> {
+    /// Starts this same program as a worker, with `threads` to work on all of memory (by default
+    /// one for each logical processor). It dies with us, even if we are killed: it ends when its
+    /// standard input does.
+    pub(crate) fn start(name: &'static str, place: Place, threads: Option<u16>) -> Result<Self> {
         let program = std::env::current_exe().context("where this program is")?;
-        let mut child = Command::new(program)
+        let threads = threads.map(|count| format!("--threads={count}"));
+        let mut child = place
+            .command(&program)
             .arg("worker")
+            .args(threads)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::inherit())

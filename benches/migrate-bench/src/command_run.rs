@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
 
-use crate::args::{GuestChoice, OutputArgs, RunArgs};
+use crate::args::{GuestChoice, OutputArgs, RunArgs, Transport};
 use crate::facts::host_facts;
 use crate::report::{Config, Report, Run, RunOutcome, SCHEMA, Summary};
 use crate::run::{Bench, RunCpu, reference_of};
@@ -29,6 +29,10 @@ pub(crate) fn run(args: &RunArgs) -> Result<ExitCode> {
     let (kind, reason) = settle_guest(args.guest.guest)?;
     if let Err(error) = crate::worker::check_guest(&args.guest, kind) {
         eprintln!("migrate-bench: {}", crate::in_one_line(&error));
+        return Ok(ExitCode::from(USAGE));
+    }
+    if args.link_rate.is_some() && args.transport == Transport::Unix {
+        eprintln!("migrate-bench: --link shapes TCP: leave out --transport unix, or --link");
         return Ok(ExitCode::from(USAGE));
     }
     let cpu = match RunCpu::read(args) {
@@ -135,8 +139,10 @@ pub(crate) fn config_of(args: &RunArgs, bench: &Bench, kind: &str, reason: &str)
         probe: guest.probe.clone(),
         backing: guest.backing.clone(),
         transport: args.transport.to_string(),
+        link: bench.link_facts(),
         io: bench.io().map(String::from),
         streams: link.streams,
+        threads: args.link.threads.map_or(host_facts().lps, usize::from),
         codec: link.codec.clone(),
         staging: link.staging.clone(),
         downtime_ms: link.downtime.as_secs_f64() * 1e3,

@@ -7,6 +7,7 @@ mod compare;
 mod compat;
 mod conclude;
 mod facts;
+mod link;
 mod orders;
 mod payload;
 mod progress;
@@ -32,17 +33,20 @@ fn main() -> ExitCode {
         None => command_run::run(&cli.run),
         Some(Command::Run(args)) => command_run::run(&args),
         Some(Command::Source(args)) => {
-            name_scan_threads();
+            make_scan_threads(args.link.threads);
             worker::source(&args)
         }
-        Some(Command::Target(args)) => worker::target(&args),
+        Some(Command::Target(args)) => {
+            make_scan_threads(args.link.threads);
+            worker::target(&args)
+        }
         Some(Command::Compare(args)) => compare::run(&args),
         Some(Command::Rivals(args)) => rivals::run(&args),
         Some(Command::Compat(command)) => compat::run(&command),
         Some(Command::Payload(args)) => payload::write(&args),
         Some(Command::Guard(args)) => rivals::become_it(&args),
-        Some(Command::Worker) => {
-            name_scan_threads();
+        Some(Command::Worker { threads }) => {
+            make_scan_threads(threads);
             worker::serve()
         }
     };
@@ -59,12 +63,14 @@ fn main() -> ExitCode {
     }
 }
 
-/// Makes the threads that scan bitmaps, one for each logical processor, so that `top -H` tells them
-/// from others.
-fn name_scan_threads() {
-    let threads = rayon::ThreadPoolBuilder::new().thread_name(|index| format!("scan-{index}"));
+/// Makes the threads that work on all of memory, one for each logical processor unless told
+/// otherwise, with names by which `top -H` tells them from others.
+fn make_scan_threads(count: Option<u16>) {
+    let threads = rayon::ThreadPoolBuilder::new()
+        .num_threads(count.map_or(0, usize::from))
+        .thread_name(|index| format!("scan-{index}"));
     if let Err(error) = threads.build_global() {
-        eprintln!("migrate-bench: scan threads have no names: {error}");
+        eprintln!("migrate-bench: no threads of our own for scans: {error}");
     }
 }
 

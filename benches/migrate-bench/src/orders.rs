@@ -3,6 +3,7 @@
 use crate::args::{GuestArgs, LinkArgs};
 use crate::compat::CpuArgs;
 use crate::protocol::{CpuOrder, EnforcementOrder, GuestOrder, LinkOrder};
+use crate::units::Streams;
 
 /// Most streams that are chosen without being asked for.
 const STREAMS_DEFAULT_MAX: usize = 8;
@@ -60,7 +61,10 @@ pub(crate) fn cpu_order(args: &CpuArgs) -> Result<CpuOrder, String> {
 pub(crate) fn link_order(args: &LinkArgs) -> LinkOrder {
     let lps = std::thread::available_parallelism().map_or(1, usize::from);
     LinkOrder {
-        streams: args.streams.unwrap_or(lps.min(STREAMS_DEFAULT_MAX) as u16),
+        streams: match args.streams {
+            Streams::Auto => lps.min(STREAMS_DEFAULT_MAX) as u16,
+            Streams::Count(count) => count,
+        },
         codec: args.codec.to_string(),
         downtime: args.downtime,
         on_stall: args.on_stall.to_string(),

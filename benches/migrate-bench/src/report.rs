@@ -3,6 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::link::LinkFacts;
 use crate::protocol::CpuFacts;
 use crate::refusal::Reason;
 use crate::timeline::Timeline;
@@ -37,9 +38,13 @@ pub(crate) struct Config {
     pub(crate) probe: String,
     pub(crate) backing: String,
     pub(crate) transport: String,
+    /// What shapes the link; none of one that is as fast as it can.
+    pub(crate) link: Option<LinkFacts>,
     /// None where no run has completed.
     pub(crate) io: Option<String>,
     pub(crate) streams: u16,
+    /// That work on all of memory at once.
+    pub(crate) threads: usize,
     pub(crate) codec: String,
     pub(crate) staging: String,
     pub(crate) downtime_ms: f64,

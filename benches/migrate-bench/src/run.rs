@@ -12,6 +12,7 @@ use crate::args::{RunArgs, Transport};
 use crate::child::Worker;
 use crate::compat::{HostJson, read_host};
 use crate::conclude::{Move, Proofs, conclude};
+use crate::link::{End, Link, LinkFacts};
 use crate::orders::{cpu_order, guest_order, link_order};
 use crate::progress::{Bar, Show};
 use crate::protocol::{Answer, CpuOrder, GuestOrder, LinkOrder, Order, SourceSide, TargetSide};
@@ -55,6 +56,9 @@ impl RunCpu {
 pub(crate) struct Bench {
     guest: GuestOrder,
     link: LinkOrder,
+    /// Through which it goes.
+    wire: Link,
+    threads: Option<u16>,
     transport: Transport,
     hops: u32,
     proofs: Proofs,
@@ -93,6 +97,8 @@ impl Bench {
                 ..guest_order(&args.guest, kind)
             },
             link: link_order(&args.link),
+            wire: args.link_rate.map_or(Link::Unshaped, Link::shaped),
+            threads: args.link.threads,
             transport: args.transport,
             hops: args.hops,
             proofs: Proofs {
@@ -119,6 +125,11 @@ impl Bench {
         &self.link
     }
 
+    /// What shapes the link, where it was asked for.
+    pub(crate) fn link_facts(&self) -> Option<LinkFacts> {
+        self.wire.facts()
+    }
+
     /// How page streams reached the kernel, once a run has shown it.
     pub(crate) fn io(&self) -> Option<&str> {
         self.io.as_deref()
@@ -138,8 +149,8 @@ impl Bench {
     pub(crate) fn run(&mut self) -> Result<Run> {
         let bar = Bar::new(self.show, self.guest.memory_bytes);
         bar.say("booting the guest");
-        let mut here = Worker::start("source")?;
-        let mut there = Worker::start("target")?;
+        let mut here = self.worker("source", End::Source)?;
+        let mut there = self.worker("target", End::Target)?;
         here.order(&Order::Boot {
             guest: self.guest.clone(),
         })?;
@@ -153,7 +164,12 @@ impl Bench {
             bar.say("connecting");
             // What takes the guest in: the target, and every second time the source.
             let pretend = self.pretend[(hops as usize + 1) % 2].clone();
-            let moved = self.hop(&mut here, (&mut there, pretend), &bar)?;
+            let end = if hops % 2 == 0 {
+                End::Target
+            } else {
+                End::Source
+            };
+            let moved = self.hop(&mut here, (&mut there, end, pretend), &bar)?;
             if !moved.source.completed() {
                 break moved;
             }
@@ -179,7 +195,7 @@ impl Bench {
     fn hop(
         &mut self,
         here: &mut Worker,
-        (there, pretend): (&mut Worker, Option<HostJson>),
+        (there, end, pretend): (&mut Worker, End, Option<HostJson>),
         bar: &Bar,
     ) -> Result<Move> {
         let mut warm = WarmMemory::new(self.guest.touched_bytes);
@@ -192,7 +208,7 @@ impl Bench {
             warm.release_ahead_of(there.id());
         }
         there.order(&Order::Listen {
-            endpoint: self.endpoint(),
+            endpoint: self.endpoint(end),
             kind: self.guest.kind.clone(),
             backing: self.guest.backing.clone(),
             io: self.link.io.clone(),
@@ -207,6 +223,7 @@ impl Bench {
             Answer::Listening { endpoint } => Some(endpoint),
             _ => None,
         })?;
+        let endpoint = self.wire.way_to(&endpoint)?;
         if self.populated_bytes.is_none() {
             warm.release_ahead_of(there.id());
         }
@@ -244,9 +261,9 @@ impl Bench {
     pub(crate) fn reference(&mut self) -> Result<f64> {
         let bytes = self.reference_bytes();
         let (streams, backing) = (self.link.streams, self.guest.backing.clone());
-        let mut blast = Worker::start("reference source")?;
-        let mut sink = Worker::start("reference target")?;
-        let endpoint = self.endpoint();
+        let mut blast = self.worker("reference source", End::Source)?;
+        let mut sink = self.worker("reference target", End::Target)?;
+        let endpoint = self.endpoint(End::Target);
         let stop = Arc::clone(&self.interrupted);
         blast.order(&Order::Fill {
             bytes,
@@ -273,6 +290,7 @@ impl Bench {
                 Answer::Listening { endpoint } => Some(endpoint),
                 _ => None,
             })?;
+        let endpoint = self.wire.way_to(&endpoint)?;
         if !populate {
             warm.release_ahead_of(sink.id());
         }
@@ -299,10 +317,14 @@ impl Bench {
         }
     }
 
-    fn endpoint(&mut self) -> String {
+    fn worker(&self, name: &'static str, end: End) -> Result<Worker> {
+        Worker::start(name, self.wire.place(end), self.threads)
+    }
+
+    fn endpoint(&mut self, end: End) -> String {
         self.sockets += 1;
         match self.transport {
-            Transport::Tcp => "tcp://127.0.0.1:0".into(),
+            Transport::Tcp => self.wire.listen_at(end),
             Transport::Unix => {
                 format!(
                     "unix:{}",

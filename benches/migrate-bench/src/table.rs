@@ -2,9 +2,10 @@
 
 use comfy_table::{Cell, CellAlignment, Table, presets};
 
+use crate::link::LinkFacts;
 use crate::refusal;
-use crate::report::{Check, Pages, Report, Run, RunOutcome, Spread, Summary};
-use crate::units::{show_bytes, show_ms};
+use crate::report::{Check, Config, Pages, Report, Run, RunOutcome, Spread, Summary};
+use crate::units::{show_bits, show_bytes, show_ms};
 
 /// The runs side by side, then what they have in common.
 pub(crate) fn show(report: &Report) -> String {
@@ -123,7 +124,7 @@ fn heading(report: &Report) -> String {
     let (config, host) = (&report.config, &report.host);
     format!(
         "{} guest ({}), {}, {} vCPU, fill {}, {} touched, {} written at {}/s ({}), probe {}\n\
-         {} over {} with {} streams, codec {}, budget {}\n\
+         {}{} over {} with {} streams, codec {}, budget {}\n\
          {} · {} LPs · Linux {} · {} · free memory warmed: {}{}",
         config.guest,
         config.guest_reason,
@@ -136,6 +137,7 @@ fn heading(report: &Report) -> String {
         config.pattern,
         config.probe,
         config.transport,
+        link(config),
         config.io.as_deref().unwrap_or("no page streams"),
         config.streams,
         config.codec,
@@ -150,6 +152,12 @@ fn heading(report: &Report) -> String {
             false => "",
         },
     )
+}
+
+/// What shapes the link.
+fn link(config: &Config) -> String {
+    let of = |link: &LinkFacts| format!(" at {} ({})", show_bits(link.rate), link.how);
+    config.link.as_ref().map_or_else(String::new, of)
 }
 
 fn notes(report: &Report) -> String {

@@ -33,6 +33,26 @@ pub(crate) fn downtime(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// How many page streams are asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Streams {
+    /// As many as suit this host.
+    Auto,
+    /// So many, 1 to 64.
+    Count(u16),
+}
+
+/// Parses `auto` or a number from 1 to 64.
+pub(crate) fn streams(text: &str) -> Result<Streams, String> {
+    if text == "auto" {
+        return Ok(Streams::Auto);
+    }
+    let count = text.parse().ok().filter(|count| (1..=64).contains(count));
+    count
+        .map(Streams::Count)
+        .ok_or_else(|| format!("`{text}` is no count of streams; write auto, or 1 to 64"))
+}
+
 /// Parses `tcp://HOST:PORT` or `unix:PATH`.
 pub(crate) fn endpoint(text: &str) -> Result<Endpoint, String> {
     text.parse().map_err(|error| format!("{error}"))
@@ -72,6 +92,14 @@ pub(crate) fn part(text: &str) -> Result<Part, String> {
 /// `1.5 GiB`.
 pub(crate) fn show_bytes(count: u64) -> String {
     ByteSize(count).display().iec().to_string()
+}
+
+/// `2.5 Gbit/s`, of bits a second.
+pub(crate) fn show_bits(rate: u64) -> String {
+    match rate as f64 {
+        rate if rate >= 1e9 => format!("{} Gbit/s", rate / 1e9),
+        rate => format!("{} Mbit/s", rate / 1e6),
+    }
 }
 
 /// Milliseconds with as many digits as they deserve.

@@ -98,6 +98,17 @@ fn with_one_two_and_eight_processors() {
 }
 
 #[test]
+fn with_one_thread_and_with_far_more_than_processors() {
+    let _turn = turn();
+    for kind in kinds() {
+        for threads in [1, 64, 256] {
+            let run = completes(&format!("{SMALL} --guest {kind} --threads {threads}"));
+            assert!(run["total_ms"].is_number(), "{run}");
+        }
+    }
+}
+
+#[test]
 fn with_one_stream_and_with_as_many_as_there_may_be() {
     let _turn = turn();
     for kind in kinds() {

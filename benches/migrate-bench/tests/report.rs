@@ -38,7 +38,7 @@ const TOP: [(&str, Kind); 6] = [
     ("/summary", Any),
 ];
 
-const CONFIG: [(&str, Kind); 27] = [
+const CONFIG: [(&str, Kind); 29] = [
     ("/guest", OneOf(&["kvm", "process"])),
     ("/guest_reason", Text),
     ("/memory_bytes", Count),
@@ -52,8 +52,10 @@ const CONFIG: [(&str, Kind); 27] = [
     ("/probe", OneOf(&["sleep"])),
     ("/backing", OneOf(&["anonymous"])),
     ("/transport", OneOf(&["tcp"])),
+    ("/link", Null),
     ("/io", Text),
     ("/streams", Count),
+    ("/threads", Count),
     ("/codec", OneOf(&["auto"])),
     ("/staging", OneOf(&["auto"])),
     ("/downtime_ms", Figure),
