@@ -9,6 +9,7 @@ use limosa::Endpoint;
 use crate::compare::CompareArgs;
 use crate::compat::{CompatCommand, CpuArgs};
 use crate::link::Rate;
+use crate::reference::SocketsArgs;
 use crate::rivals::{GuardArgs, RivalsArgs};
 use crate::units::{self, Part, Streams};
 
@@ -61,6 +62,8 @@ pub(crate) enum Command {
     Target(Box<TargetArgs>),
     /// Move one guest by this engine and by an installed QEMU in turn, and compare.
     Rivals(Box<RivalsArgs>),
+    /// Find the fastest settings of bare sockets here, the yardstick beside each `run`.
+    Sockets(SocketsArgs),
     /// Which guest fits which host: processors as files (JSON or `.cpuid` text, `-` for standard
     /// input), what hosts have in common, baselines.
     #[command(subcommand)]
@@ -111,7 +114,7 @@ pub(crate) struct RunArgs {
     /// without faults.
     #[arg(long)]
     pub(crate) populated: bool,
-    /// Leave out the bare-socket reference that is measured beside each run.
+    /// Leave out the bare sockets, and the speeds of memory, that are measured after each run.
     #[arg(long)]
     pub(crate) no_reference: bool,
     #[command(flatten)]

@@ -13,8 +13,9 @@ use signal_hook::flag;
 use crate::args::{GuestChoice, OutputArgs, RunArgs, Transport};
 use crate::facts::host_facts;
 use crate::report::{Config, Report, Run, RunOutcome, SCHEMA, Summary};
-use crate::run::{Bench, RunCpu, reference_of};
+use crate::run::{Bench, RunCpu};
 use crate::table;
+use crate::yardstick::Yardstick;
 
 /// The exit status of a refusal.
 pub(crate) const REFUSED: u8 = 3;
@@ -46,12 +47,13 @@ pub(crate) fn run(args: &RunArgs) -> Result<ExitCode> {
         eprintln!("guest: a process that writes its memory ({reason})");
     }
     let mut bench = Bench::new(args, (kind, cpu), Arc::clone(&interrupted))?;
-    let (mut runs, mut references) = (Vec::new(), Vec::new());
+    let mut yardstick = Yardstick::new(args.transport);
+    let mut runs: Vec<Run> = Vec::new();
     let mut broken_off = false;
     for _ in 0..args.repeat {
-        let measured = measure(args, &mut bench, &mut references);
-        let run = match measured {
-            Ok(run) => run,
+        let measured = measure(args, &mut bench, &mut yardstick, &mut runs);
+        let go_on = match measured {
+            Ok(outcome) => outcome == RunOutcome::Completed,
             // What was measured before is not lost by it.
             Err(error) if !runs.is_empty() => {
                 eprintln!("migrate-bench: {}", crate::in_one_line(&error));
@@ -60,8 +62,6 @@ pub(crate) fn run(args: &RunArgs) -> Result<ExitCode> {
             }
             Err(error) => return Err(error),
         };
-        let go_on = run.outcome == RunOutcome::Completed;
-        runs.push(run);
         if !go_on || interrupted.load(Ordering::Acquire) {
             break;
         }
@@ -70,12 +70,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<ExitCode> {
         schema: SCHEMA.into(),
         config: config_of(args, &bench, kind, &reason),
         host: host_facts(),
-        reference: reference_of(
-            bench.reference_bytes(),
-            bench.link().streams,
-            &references,
-            &runs,
-        ),
+        reference: yardstick.report(bench.link().streams, &runs),
         summary: Summary::of(&runs),
         runs,
     };
@@ -87,12 +82,23 @@ pub(crate) fn run(args: &RunArgs) -> Result<ExitCode> {
     })
 }
 
-/// One run, with the reference beside it.
-fn measure(args: &RunArgs, bench: &mut Bench, references: &mut Vec<f64>) -> Result<Run> {
-    if !args.no_reference {
-        references.push(bench.reference().context("the bare-socket reference")?);
-    }
-    bench.run()
+/// One run, which joins `runs`, with the reference beside it.
+fn measure(
+    args: &RunArgs,
+    bench: &mut Bench,
+    yardstick: &mut Yardstick,
+    runs: &mut Vec<Run>,
+) -> Result<RunOutcome> {
+    let mut run = bench.run()?;
+    let outcome = run.outcome;
+    let measured = if args.no_reference {
+        Ok(())
+    } else {
+        yardstick.measure_beside(&mut run, bench)
+    };
+    runs.push(run);
+    measured.context("the bare-socket reference")?;
+    Ok(outcome)
 }
 
 /// A flag that the first SIGINT or SIGTERM raises; the second one ends this process at once.

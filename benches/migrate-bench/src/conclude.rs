@@ -77,9 +77,11 @@ pub(crate) fn conclude(
         stall_max_ms: source.stall_ms.as_ref().map(|stall| stall.max),
         stall_ms: source.stall_ms.clone(),
         guest_bytes: 0,
+        content_bytes: figures.map(|figures| figures.content_bytes),
         wire_bytes: figures.map(|figures| figures.wire_bytes),
         pages: figures.map(|figures| figures.pages),
         throughput_gib_s: None,
+        ratio_to_sockets: None,
         cpu_s: CpuSeconds {
             source: source.cpu_s,
             target: target.map(|target| target.cpu_s),

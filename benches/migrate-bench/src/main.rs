@@ -22,6 +22,7 @@ mod timeline;
 mod units;
 mod warm;
 mod worker;
+mod yardstick;
 
 use std::process::ExitCode;
 
@@ -42,6 +43,7 @@ fn main() -> ExitCode {
         }
         Some(Command::Compare(args)) => compare::run(&args),
         Some(Command::Rivals(args)) => rivals::run(&args),
+        Some(Command::Sockets(args)) => reference::search(&args),
         Some(Command::Compat(command)) => compat::run(&command),
         Some(Command::Payload(args)) => payload::write(&args),
         Some(Command::Guard(args)) => rivals::become_it(&args),

@@ -57,14 +57,19 @@ pub(crate) fn cpu_order(args: &CpuArgs) -> Result<CpuOrder, String> {
     })
 }
 
-/// The link of the command line, with the stream count settled: one for each logical processor.
-pub(crate) fn link_order(args: &LinkArgs) -> LinkOrder {
+/// The count of streams: one for each logical processor, unless it was asked for.
+pub(crate) fn stream_count(streams: Streams) -> u16 {
     let lps = std::thread::available_parallelism().map_or(1, usize::from);
+    match streams {
+        Streams::Auto => lps.min(STREAMS_DEFAULT_MAX) as u16,
+        Streams::Count(count) => count,
+    }
+}
+
+/// The link of the command line, with the stream count settled.
+pub(crate) fn link_order(args: &LinkArgs) -> LinkOrder {
     LinkOrder {
-        streams: match args.streams {
-            Streams::Auto => lps.min(STREAMS_DEFAULT_MAX) as u16,
-            Streams::Count(count) => count,
-        },
+        streams: stream_count(args.streams),
         codec: args.codec.to_string(),
         downtime: args.downtime,
         on_stall: args.on_stall.to_string(),

@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::compat::{HostJson, ProcessorJson};
+use crate::reference::{SocketSettings, Speeds};
 use crate::refusal::{self, Reason};
 use crate::report::{Pages, Quantiles, RoundFigures};
 use crate::timeline::Timeline;
@@ -167,11 +168,18 @@ pub(crate) enum Order {
         backing: String,
         /// Before `Listening`.
         populate: bool,
+        settings: SocketSettings,
     },
     /// Make memory to send from and write to all of it; answered by `Ready`.
     Fill { bytes: u64, backing: String },
     /// Carry that memory on bare sockets: the sending end; answered by `Blasted`.
-    Blast { endpoint: String, streams: u16 },
+    Blast {
+        endpoint: String,
+        streams: u16,
+        settings: SocketSettings,
+    },
+    /// What memory can do; answered by `Speeds`.
+    Speeds,
     /// Stop a move that is under way.
     Cancel,
     /// End.
@@ -218,6 +226,8 @@ pub(crate) enum Answer {
     Sunk { ms: f64 },
     /// The sending end has had the other's word that everything arrived.
     Blasted { ms: f64 },
+    /// What memory can do.
+    Speeds { speeds: Speeds },
     /// No host gives the processor that the guest was to have.
     NotStarted { text: String },
     /// An order could not be carried out.
@@ -288,6 +298,8 @@ pub(crate) struct MoveFigures {
     pub(crate) downtime_ms: f64,
     pub(crate) wire_bytes: u64,
     pub(crate) pages: Pages,
+    /// What the first round found that was neither absent nor zero.
+    pub(crate) content_bytes: u64,
     pub(crate) rounds: Vec<RoundFigures>,
     pub(crate) overhead_bytes: u64,
     pub(crate) io: String,

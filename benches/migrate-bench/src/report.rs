@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::link::LinkFacts;
 use crate::protocol::CpuFacts;
+use crate::reference::SocketSettings;
 use crate::refusal::Reason;
 use crate::timeline::Timeline;
 
@@ -80,8 +81,21 @@ pub(crate) struct Reference {
     pub(crate) streams: u16,
     pub(crate) total_ms: Vec<f64>,
     pub(crate) throughput_gib_s: Spread,
+    pub(crate) settings: SocketSettings,
     /// Our total ÷ the reference's total beside it.
     pub(crate) time_ratio: Option<Spread>,
+    /// The reference's total ÷ ours.
+    pub(crate) ratio_to_sockets: Option<Spread>,
+    pub(crate) memory: Option<MemorySpeeds>,
+}
+
+/// What memory itself could do beside each run, on one thread and on all.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub(crate) struct MemorySpeeds {
+    pub(crate) memcpy_one_gib_s: Spread,
+    pub(crate) memcpy_all_gib_s: Spread,
+    pub(crate) read_one_gib_s: Spread,
+    pub(crate) read_all_gib_s: Spread,
 }
 
 /// How a run ended.
@@ -108,9 +122,13 @@ pub(crate) struct Run {
     pub(crate) stall_max_ms: Option<f64>,
     pub(crate) stall_ms: Option<Quantiles>,
     pub(crate) guest_bytes: u64,
+    /// What of it held anything but zeros when the move began.
+    pub(crate) content_bytes: Option<u64>,
     pub(crate) wire_bytes: Option<u64>,
     pub(crate) pages: Option<Pages>,
     pub(crate) throughput_gib_s: Option<f64>,
+    /// The time of the bare sockets beside it ÷ its own.
+    pub(crate) ratio_to_sockets: Option<f64>,
     pub(crate) cpu_s: CpuSeconds,
     pub(crate) overhead_bytes: BothSides<Option<u64>>,
     /// Shares, from 0 to 1.
@@ -219,6 +237,7 @@ pub(crate) struct Summary {
     pub(crate) downtime_guest_ms: Option<Spread>,
     pub(crate) stall_max_ms: Option<Spread>,
     pub(crate) throughput_gib_s: Option<Spread>,
+    pub(crate) ratio_to_sockets: Option<Spread>,
     pub(crate) wire_bytes: Option<Spread>,
     pub(crate) cpu_source_s: Option<Spread>,
     pub(crate) cpu_target_s: Option<Spread>,
@@ -278,6 +297,7 @@ impl Summary {
             downtime_guest_ms: spread(|run| run.downtime_ms.guest),
             stall_max_ms: spread(|run| run.stall_max_ms),
             throughput_gib_s: spread(|run| run.throughput_gib_s),
+            ratio_to_sockets: spread(|run| run.ratio_to_sockets),
             wire_bytes: spread(|run| run.wire_bytes.map(|bytes| bytes as f64)),
             cpu_source_s: spread(|run| Some(run.cpu_s.source)),
             cpu_target_s: spread(|run| run.cpu_s.target),

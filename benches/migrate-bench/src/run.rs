@@ -16,7 +16,8 @@ use crate::link::{End, Link, LinkFacts};
 use crate::orders::{cpu_order, guest_order, link_order};
 use crate::progress::{Bar, Show};
 use crate::protocol::{Answer, CpuOrder, GuestOrder, LinkOrder, Order, SourceSide, TargetSide};
-use crate::report::{Reference, Run, RunOutcome, Spread};
+use crate::reference::{Carriage, SocketSettings, SpeedSamples};
+use crate::report::Run;
 use crate::warm::WarmMemory;
 use crate::worker::spec_of;
 
@@ -28,13 +29,6 @@ const LISTENING_MAX: Duration = Duration::from_secs(120);
 const LANDED_MAX: Duration = Duration::from_secs(60);
 /// Longest time for a target to report a move that failed on its source.
 const GIVEN_UP_MAX: Duration = Duration::from_secs(2);
-/// Longest time for one bare-socket reference.
-const REFERENCE_MAX: Duration = Duration::from_secs(120);
-/// Fewest bytes of the reference, where the guest touches less: below it nothing is measured.
-const REFERENCE_BYTES_MIN: u64 = 64 << 20;
-/// Most bytes of the reference: beyond it a rate is a rate, and memory is better left to the
-/// guest.
-const REFERENCE_BYTES_MAX: u64 = 2 << 30;
 
 /// What the guest is to see of its processor, and what the target pretends to be.
 pub(crate) struct RunCpu {
@@ -256,57 +250,25 @@ impl Bench {
         }
     }
 
-    /// Bare sockets with as many streams, into fresh memory of the same kind, between two
-    /// processes.
-    pub(crate) fn reference(&mut self) -> Result<f64> {
-        let bytes = self.reference_bytes();
-        let (streams, backing) = (self.link.streams, self.guest.backing.clone());
-        let mut blast = self.worker("reference source", End::Source)?;
-        let mut sink = self.worker("reference target", End::Target)?;
+    /// Lets bare sockets carry `bytes` as the guest moves, into memory of the same kind, then
+    /// measures memory; returns the sockets' milliseconds.
+    pub(crate) fn carry(
+        &mut self,
+        bytes: u64,
+        settings: &SocketSettings,
+        speeds: &mut SpeedSamples,
+    ) -> Result<f64> {
+        let carriage = Carriage {
+            streams: self.link.streams,
+            bytes,
+            backing: self.guest.backing.clone(),
+            populate: self.populated_bytes.is_some(),
+            settings: settings.clone(),
+        };
+        let workers = Carriage::workers(&self.wire, self.threads)?;
         let endpoint = self.endpoint(End::Target);
         let stop = Arc::clone(&self.interrupted);
-        blast.order(&Order::Fill {
-            bytes,
-            backing: backing.clone(),
-        })?;
-        blast.wait_unless(&stop, "memory", REFERENCE_MAX, |answer| {
-            matches!(answer, Answer::Ready { .. }).then_some(())
-        })?;
-        let mut warm = WarmMemory::new(bytes);
-        warm.settle();
-        let populate = self.populated_bytes.is_some();
-        if populate {
-            warm.release_ahead_of(sink.id());
-        }
-        sink.order(&Order::Sink {
-            endpoint,
-            streams,
-            bytes,
-            backing,
-            populate,
-        })?;
-        let endpoint =
-            sink.wait_unless(&stop, "address", REFERENCE_MAX, |answer| match answer {
-                Answer::Listening { endpoint } => Some(endpoint),
-                _ => None,
-            })?;
-        let endpoint = self.wire.way_to(&endpoint)?;
-        if !populate {
-            warm.release_ahead_of(sink.id());
-        }
-        blast.order(&Order::Blast { endpoint, streams })?;
-        blast.wait_unless(&stop, "reference", REFERENCE_MAX, |answer| match answer {
-            Answer::Blasted { ms } => Some(ms),
-            _ => None,
-        })
-    }
-
-    /// How much the reference carries.
-    pub(crate) fn reference_bytes(&self) -> u64 {
-        let touched = self.guest.touched_bytes.max(REFERENCE_BYTES_MIN);
-        touched
-            .min(self.guest.memory_bytes)
-            .min(REFERENCE_BYTES_MAX)
+        carriage.carry(&mut self.wire, workers, endpoint, &stop, Some(speeds))
     }
 
     /// What the target must have free; none for as much as the guest has.
@@ -359,31 +321,6 @@ impl Drop for Bench {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.scratch);
     }
-}
-
-/// The reference's figures beside the runs'.
-pub(crate) fn reference_of(
-    bytes: u64,
-    streams: u16,
-    references: &[f64],
-    runs: &[Run],
-) -> Option<Reference> {
-    let throughput_gib_s = Spread::of(references.iter().map(|ms| gib_s(bytes, *ms)))?;
-    let ratios = runs
-        .iter()
-        .zip(references)
-        .filter(|(run, _)| run.outcome == RunOutcome::Completed);
-    let time_ratio = Spread::of(ratios.filter_map(|(run, ms)| {
-        Some(run.total_ms? / (ms * run.guest_bytes as f64 / bytes as f64))
-    }));
-    Some(Reference {
-        what: "bare sockets between two processes, into fresh memory of the same kind".into(),
-        bytes,
-        streams,
-        total_ms: references.to_vec(),
-        throughput_gib_s,
-        time_ratio,
-    })
 }
 
 /// GiB a second; 0 for no time.

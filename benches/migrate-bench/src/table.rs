@@ -4,7 +4,7 @@ use comfy_table::{Cell, CellAlignment, Table, presets};
 
 use crate::link::LinkFacts;
 use crate::refusal;
-use crate::report::{Check, Config, Pages, Report, Run, RunOutcome, Spread, Summary};
+use crate::report::{Check, Config, Pages, Reference, Report, Run, RunOutcome, Spread, Summary};
 use crate::units::{show_bits, show_bytes, show_ms};
 
 /// The runs side by side, then what they have in common.
@@ -61,7 +61,7 @@ fn rows(report: &Report) -> Vec<Row> {
     rows
 }
 
-fn time_rows(summary: &Summary) -> [Row; 6] {
+fn time_rows(summary: &Summary) -> [Row; 7] {
     [
         Row::new("handshake", |run| known(run.compat.handshake_ms, show_ms))
             .median(summary.handshake_ms, show_ms),
@@ -80,6 +80,10 @@ fn time_rows(summary: &Summary) -> [Row; 6] {
         .median(summary.stall_max_ms, show_ms),
         Row::new("throughput", |run| known(run.throughput_gib_s, show_rate))
             .median(summary.throughput_gib_s, show_rate),
+        Row::new("ratio to bare sockets", |run| {
+            known(run.ratio_to_sockets, show_ratio)
+        })
+        .median(summary.ratio_to_sockets, show_ratio),
     ]
 }
 
@@ -163,19 +167,37 @@ fn link(config: &Config) -> String {
 fn notes(report: &Report) -> String {
     let mut notes = String::new();
     if let Some(reference) = &report.reference {
-        let ratio = reference.time_ratio.map_or_else(String::new, |ratio| {
+        notes += &references(reference);
+    }
+    notes + &errors(report)
+}
+
+/// What sockets and memory could do beside the runs.
+fn references(reference: &Reference) -> String {
+    let ratio = reference
+        .ratio_to_sockets
+        .map_or_else(String::new, |ratio| {
             format!(
-                "; our time ÷ theirs: {:.2} ({:.2} to {:.2})",
+                "; their time ÷ ours: {:.2} ({:.2} to {:.2})",
                 ratio.median, ratio.min, ratio.max
             )
         });
-        notes += &format!(
-            "bare sockets beside each run: {} in {}{ratio}\n",
-            show_bytes(reference.bytes),
-            show_rate(reference.throughput_gib_s.median),
-        );
-    }
-    notes + &errors(report)
+    let memory = reference.memory.map_or_else(String::new, |memory| {
+        format!(
+            "memory beside each run, one thread and all: copied {} and {}, read {} and {}\n",
+            show_rate(memory.memcpy_one_gib_s.median),
+            show_rate(memory.memcpy_all_gib_s.median),
+            show_rate(memory.read_one_gib_s.median),
+            show_rate(memory.read_all_gib_s.median),
+        )
+    });
+    format!(
+        "bare sockets after each run, with what the guest held besides zeros: {} in {}{ratio}\n\
+         their settings: {}\n{memory}",
+        show_bytes(reference.bytes),
+        show_rate(reference.throughput_gib_s.median),
+        reference.settings.words(),
+    )
 }
 
 /// What went wrong in which run, each reason of a refusal on a line; empty where nothing did.
@@ -226,6 +248,10 @@ fn check(check: Check) -> String {
         Check::Off => "off",
     }
     .into()
+}
+
+fn show_ratio(ratio: f64) -> String {
+    format!("{ratio:.2}")
 }
 
 fn show_rate(gib_s: f64) -> String {

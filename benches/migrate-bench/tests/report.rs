@@ -78,17 +78,20 @@ const HOST: [(&str, Kind); 5] = [
     ("/memory", Count),
 ];
 
-const REFERENCE: [(&str, Kind); 6] = [
+const REFERENCE: [(&str, Kind); 9] = [
     ("/what", Text),
     ("/bytes", Count),
     ("/streams", Count),
     ("/total_ms", Any),
     ("/throughput_gib_s", Any),
-    ("/time_ratio", Any),
+    ("/settings/call_bytes", Count),
+    ("/time_ratio/median", Figure),
+    ("/ratio_to_sockets/median", Figure),
+    ("/memory", Any),
 ];
 
 /// Of a completed run.
-const RUN: [(&str, Kind); 47] = [
+const RUN: [(&str, Kind); 49] = [
     ("/outcome", OneOf(&["completed"])),
     ("/custody", OneOf(&["target"])),
     ("/error", Null),
@@ -102,6 +105,7 @@ const RUN: [(&str, Kind); 47] = [
     ("/stall_ms/p99", Figure),
     ("/stall_ms/max", Figure),
     ("/guest_bytes", Count),
+    ("/content_bytes", Count),
     ("/wire_bytes", Count),
     ("/pages/absent", Amount),
     ("/pages/zero", Amount),
@@ -109,6 +113,7 @@ const RUN: [(&str, Kind); 47] = [
     ("/pages/lz4", Amount),
     ("/pages/live", Amount),
     ("/throughput_gib_s", Figure),
+    ("/ratio_to_sockets", Figure),
     ("/cpu_s/source", Figure),
     ("/cpu_s/target", Figure),
     ("/cpu_s/vcpu_source", Amount),
@@ -153,13 +158,14 @@ const CANCELLED_RUN: [(&str, Kind); 11] = [
     ("/overhead_bytes/source", Null),
 ];
 
-const SPREADS: [&str; 10] = [
+const SPREADS: [&str; 11] = [
     "handshake_ms",
     "total_ms",
     "downtime_engine_ms",
     "downtime_guest_ms",
     "stall_max_ms",
     "throughput_gib_s",
+    "ratio_to_sockets",
     "wire_bytes",
     "cpu_source_s",
     "cpu_target_s",
@@ -247,7 +253,7 @@ fn every_field_is_there_and_adds_up() {
             assert_no_others(&report[part], fields);
         }
         assert_eq!(report["config"]["guest"], kind);
-        assert_eq!(report["reference"]["total_ms"].as_array().unwrap().len(), 2);
+        assert_reference(&report["reference"], &report["runs"]);
         let runs = report["runs"].as_array().unwrap();
         assert_eq!(runs.len(), 2);
         for run in runs {
@@ -336,6 +342,25 @@ fn assert_timeline(run: &Value) {
     assert!(runs <= number(run, "total_ms"), "{timeline}");
 }
 
+/// Sockets carried what the guest held besides zeros, once for each run, and the ratios say so.
+fn assert_reference(reference: &Value, runs: &Value) {
+    let bytes = reference["bytes"].as_u64().unwrap();
+    assert_eq!(bytes, runs[0]["content_bytes"], "{reference}");
+    assert!(bytes > 32 * MIB && bytes < 64 * MIB, "{reference}");
+    let times = reference["total_ms"].as_array().unwrap();
+    assert_eq!(times.len(), 2);
+    for (run, time) in runs.as_array().unwrap().iter().zip(times) {
+        let scale = run["content_bytes"].as_f64().unwrap() / bytes as f64;
+        let expected = time.as_f64().unwrap() * scale / run["total_ms"].as_f64().unwrap();
+        let found = run["ratio_to_sockets"].as_f64().unwrap();
+        assert!((found / expected - 1.0).abs() < 1e-9, "{found}: {run}");
+    }
+    for speed in ["memcpy_one", "memcpy_all", "read_one", "read_all"] {
+        let median = &reference["memory"][format!("{speed}_gib_s")]["median"];
+        assert!(median.as_f64().unwrap() > 0.0, "{speed}: {reference}");
+    }
+}
+
 fn assert_summary(report: &Value) {
     let summary = &report["summary"];
     assert_eq!(summary["completed"], 2);
@@ -363,6 +388,7 @@ fn nothing_is_verified_where_nobody_asked() {
     assert_eq!(report["summary"]["completed"], 1);
     assert_eq!(report["summary"]["verified"], 0);
     assert_eq!(report["reference"], Value::Null);
+    assert_eq!(report["runs"][0]["ratio_to_sockets"], Value::Null);
 }
 
 #[test]
@@ -376,6 +402,7 @@ fn zero_pages_cost_next_to_nothing() {
         assert_fields(&run, &RUN[..3]);
         assert!(count(&run, "/wire_bytes") < 4 * MIB, "{run}");
         assert!(count(&run, "/pages/raw") < 1024, "{run}");
+        assert!(count(&run, "/content_bytes") < 4 * MIB, "{run}");
     }
 }
 

@@ -36,8 +36,8 @@ fn sizes_that_no_guest_can_have() {
 
 #[test]
 fn numbers_out_of_range() {
-    is_usage_error("run --streams 0", &["--streams", "1..=64"]);
-    is_usage_error("run --streams 65", &["--streams", "1..=64"]);
+    is_usage_error("run --streams 0", &["--streams", "1 to 64"]);
+    is_usage_error("run --streams 65", &["--streams", "1 to 64"]);
     is_usage_error("run --vcpus 0", &["--vcpus", "1..=8"]);
     is_usage_error("run --vcpus 9", &["--vcpus", "1..=8"]);
     is_usage_error("run --repeat 0", &["--repeat", "1..=1000"]);

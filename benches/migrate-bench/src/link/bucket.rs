@@ -36,7 +36,7 @@ impl Bucket {
     fn book(&self, bytes: usize, now: Instant) -> Instant {
         let mut free_at = self.free_at.lock().unwrap_or_else(PoisonError::into_inner);
         let earliest = now.checked_sub(BURST).unwrap_or(now);
-        *free_at = (*free_at).max(earliest) + self.rate.time_for(bytes);
+        *free_at = (*free_at).max(earliest) + self.rate.time_for(bytes as u64);
         *free_at
     }
 }

@@ -7,6 +7,8 @@ mod namespaces;
 mod rate;
 mod relay;
 
+use std::time::Duration;
+
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
@@ -97,6 +99,14 @@ impl Link {
         let reached_at = format!("tcp://{}", relay.address());
         *way = Some(relay);
         Ok(reached_at)
+    }
+
+    /// How long it takes for `bytes` at least.
+    pub(crate) fn time_for(&self, bytes: u64) -> Duration {
+        match self {
+            Self::Unshaped => Duration::ZERO,
+            Self::Namespaces(_, rate) | Self::Relay { rate, .. } => rate.time_for(bytes),
+        }
     }
 
     /// What the report says of it; nothing of an unshaped one.

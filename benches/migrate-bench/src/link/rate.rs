@@ -28,7 +28,7 @@ impl Rate {
     }
 
     /// How long the link takes for `bytes`.
-    pub(crate) fn time_for(self, bytes: usize) -> Duration {
+    pub(crate) fn time_for(self, bytes: u64) -> Duration {
         Duration::from_secs_f64(bytes as f64 * 8.0 / self.bits_per_second as f64)
     }
 }

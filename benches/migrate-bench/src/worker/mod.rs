@@ -178,7 +178,7 @@ impl Host {
             Order::Guest => Answer::Guest {
                 sight: Box::new(sight(self.guest()?)?),
             },
-            Order::Sink { .. } | Order::Fill { .. } | Order::Blast { .. } => {
+            Order::Sink { .. } | Order::Fill { .. } | Order::Blast { .. } | Order::Speeds => {
                 self.obey_for_reference(order)?
             }
             Order::Cancel | Order::Quit => bail!("an order out of place"),
@@ -196,8 +196,9 @@ impl Host {
                 bytes,
                 backing,
                 populate,
+                settings,
             } => {
-                let waiting = reference::Waiting::new(&endpoint)?;
+                let waiting = reference::Waiting::new(&endpoint, &settings)?;
                 let memory = reference::fresh_memory(bytes, guest::backing(&backing))?;
                 if populate {
                     memory.populate_all()?;
@@ -205,8 +206,15 @@ impl Host {
                 say(&Answer::Listening {
                     endpoint: waiting.endpoint()?,
                 });
-                let ms = reference::sink(&waiting, streams, &memory)?;
-                Answer::Sunk { ms }
+                let sink = reference::Sink {
+                    waiting: &waiting,
+                    streams,
+                    memory: &memory,
+                    settings: &settings,
+                };
+                Answer::Sunk {
+                    ms: sink.take_in()?,
+                }
             }
             Order::Fill { bytes, backing } => {
                 let ram = reference::fresh_memory(bytes, guest::backing(&backing))?;
@@ -217,12 +225,19 @@ impl Host {
                     cpu: None,
                 }
             }
-            Order::Blast { endpoint, streams } => {
+            Order::Blast {
+                endpoint,
+                streams,
+                settings,
+            } => {
                 let ram = self.ram.as_ref().context("there is no memory to send")?;
                 Answer::Blasted {
-                    ms: reference::blast(&endpoint, streams, ram)?,
+                    ms: reference::blast(&endpoint, streams, ram, &settings)?,
                 }
             }
+            Order::Speeds => Answer::Speeds {
+                speeds: reference::speeds()?,
+            },
             _ => bail!("an order out of place"),
         })
     }

@@ -115,6 +115,7 @@ fn figures_of(report: SourceReport) -> MoveFigures {
         downtime_ms: ms(report.switchover.total),
         wire_bytes: report.wire_bytes(),
         pages: pages_of(report.pages()),
+        content_bytes: content_bytes(&report),
         rounds: rounds.collect(),
         overhead_bytes: report.overhead_bytes,
         io: report.io,
@@ -122,6 +123,14 @@ fn figures_of(report: SourceReport) -> MoveFigures {
         handshake_ms: ms(report.handshake),
         warnings: report.warnings.iter().map(ToString::to_string).collect(),
     }
+}
+
+/// What the guest's memory held besides zeros when the move began.
+fn content_bytes(report: &SourceReport) -> u64 {
+    let first = report.rounds.first().map(|round| round.pages);
+    let counts = first.unwrap_or_default();
+    let content = counts.total() - counts.absent - counts.zero;
+    content * limosa_pages::PAGE_BYTES as u64
 }
 
 fn out<G: SourceGuest>(
