@@ -210,7 +210,8 @@ impl Bench {
             digest: self.proofs.digest,
             memory_bytes_max: None,
             populated_bytes: self.populated_bytes,
-            room_bytes: self.room_bytes(),
+            // What is held to keep it warm is freed as the target takes memory.
+            room_bytes: Some(self.room_bytes().saturating_sub(warm.bytes())),
             pretend,
         })?;
         let endpoint = there.wait_for("address", LISTENING_MAX, |answer| match answer {
@@ -271,11 +272,12 @@ impl Bench {
         carriage.carry(&mut self.wire, workers, endpoint, &stop, Some(speeds))
     }
 
-    /// What the target must have free; none for as much as the guest has.
-    fn room_bytes(&self) -> Option<u64> {
-        match spec_of(&self.guest).ok()?.room() {
-            Room::All => None,
-            Room::Bytes(bytes) => Some(bytes),
+    /// How much memory the guest takes at the target.
+    fn room_bytes(&self) -> u64 {
+        let all = self.guest.memory_bytes;
+        match spec_of(&self.guest).map(|spec| spec.room()) {
+            Ok(Room::Bytes(bytes)) => bytes.min(all),
+            _ => all,
         }
     }
 
