@@ -161,6 +161,37 @@ fn qemu_is_given_another_congestion_control() {
 }
 
 #[test]
+fn a_link_holds_both_to_its_rate() {
+    if skipped() {
+        return;
+    }
+    let _turn = turn();
+    for more in ["", "--congestion reno"] {
+        if !more.is_empty() && !rustix::process::geteuid().is_root() {
+            println!("SKIPPED: another congestion control takes root");
+            continue;
+        }
+        let done = bench(&format!(
+            "rivals --memory 64MiB --repeat 1 --settings multifd1 --quiet --prealloc fresh \
+             --json - --link 400Mbit {more}"
+        ));
+        assert_eq!(done.code, Some(0), "{done:?}");
+        let report = done.report();
+        assert_eq!(report["config"]["link"]["rate"], 400_000_000, "{report}");
+        let landing = &report["landings"][0];
+        for it in [
+            &landing["ours"]["moves"][0],
+            &landing["theirs"][0]["moves"][0],
+        ] {
+            is_whole(it);
+            // What a link of 50 MB/s carries at best, with all its bursts.
+            let least = it["wire_bytes"].as_f64().unwrap() / 55e3;
+            assert!(it["total_ms"].as_f64() > Some(least), "{it}");
+        }
+    }
+}
+
+#[test]
 fn a_qemu_that_can_not_move_it_is_quoted() {
     if skipped() {
         return;
@@ -208,6 +239,7 @@ fn what_no_rival_can_is_wrong_usage() {
         ("--memory 1MiB", "guest memory"),
         ("--memory 32MiB --touched 50%", "firmware"),
         ("--transport unix --congestion cubic", "--congestion"),
+        ("--transport unix --link 1Gbit", "--link"),
         ("bhyve", "bhyve"),
         ("--repeat 0", "--repeat"),
     ] {

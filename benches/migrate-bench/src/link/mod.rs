@@ -12,8 +12,7 @@ use std::time::Duration;
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
-use self::command::Namespace;
-pub(crate) use self::command::Place;
+pub(crate) use self::command::{Namespace, Place};
 use self::namespaces::Namespaces;
 pub(crate) use self::rate::Rate;
 use self::relay::Relay;

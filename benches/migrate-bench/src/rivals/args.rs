@@ -7,6 +7,7 @@ use std::str::FromStr;
 use clap::{Args, Parser, ValueEnum};
 
 use crate::args::{Cli, GuestArgs, GuestChoice, LinkArgs, OutputArgs, RunArgs, Transport};
+use crate::link::Rate;
 
 /// Most channels that may be asked for: more were never faster, and each is a thread.
 const CHANNELS_MAX: u8 = 64;
@@ -42,6 +43,9 @@ pub(crate) struct RivalsArgs {
     /// Loopback TCP or a Unix socket.
     #[arg(long, value_enum, default_value_t = Transport::Tcp)]
     pub(crate) transport: Transport,
+    /// Hold TCP to a rate both ways, for both engines; as `run --link` does.
+    #[arg(long = "link", value_name = "RATE")]
+    pub(crate) link_rate: Option<Rate>,
     /// Rounds: in each, our engine and every setting of the rival move one guest (1 to 1000).
     #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub(crate) repeat: u32,
@@ -63,6 +67,9 @@ impl RivalsArgs {
                 guest.vcpus
             ));
         }
+        if self.link_rate.is_some() && self.transport == Transport::Unix {
+            return Err("--link shapes TCP: leave out --transport unix, or --link".into());
+        }
         if self.congestion.is_some() && self.transport == Transport::Unix {
             return Err("--congestion is of TCP: leave it out with --transport unix".into());
         }
@@ -79,6 +86,7 @@ impl RivalsArgs {
             link: self.link.clone(),
             transport: self.transport,
             repeat: self.repeat,
+            link_rate: self.link_rate,
             no_reference: true,
             output: self.output.clone(),
             ..defaults.run

@@ -4,12 +4,14 @@
 //! only from within the process that is to become QEMU.
 
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use rustix::process::{Pid, Signal, getppid, set_parent_process_death_signal};
+
+use crate::link::Place;
 
 /// Options of the hidden command `guard`.
 #[derive(Debug, Clone, Args)]
@@ -35,10 +37,11 @@ pub(crate) fn become_it(args: &GuardArgs) -> Result<ExitCode> {
     Err(error).with_context(|| format!("can't start {}", args.program.display()))
 }
 
-/// A command that starts `program` such that it dies with us, and away from our terminal's signals.
-pub(crate) fn guarded(program: &std::path::Path, words: &[String]) -> Result<Command> {
+/// A command that starts `program` at a place such that it dies with us, and away from our
+/// terminal's signals.
+pub(crate) fn guarded(place: Place, program: &Path, words: &[String]) -> Result<Command> {
     let own = std::env::current_exe().context("where this program is")?;
-    let mut command = Command::new(own);
+    let mut command = place.command(&own);
     command
         .args(["guard", "--parent", &std::process::id().to_string()])
         .arg(program)

@@ -12,14 +12,13 @@ use super::net::Net;
 use super::qemu::{Installed, Qemu, Role, Wish};
 use super::report::{Move, cpu_s_per_gib};
 use crate::args::Transport;
+use crate::link::{End, Link, Namespace, Place};
 use crate::report::{Check, CpuSeconds, RunOutcome};
 use crate::run::gib_s;
 use crate::warm::WarmMemory;
 
 /// Longest time to boot the guest and fill its memory.
 const BOOT_MAX: Duration = Duration::from_secs(300);
-/// Longest time to move it: longer than any sensible setting takes for a guest that can be moved.
-const MOVE_MAX: Duration = Duration::from_secs(60);
 /// Longest time for the guest's check of all its memory.
 const CHECK_MAX: Duration = Duration::from_secs(240);
 /// Longest time for the guest's word on its longest gap, and for QEMU's last word.
@@ -40,6 +39,8 @@ pub(crate) struct Arena<'a> {
     /// Another congestion control than the system's.
     pub(crate) congestion: Option<&'a str>,
     pub(crate) downtime: Duration,
+    /// Longest time for a move.
+    pub(crate) move_max: Duration,
     pub(crate) stop: &'a AtomicBool,
 }
 
@@ -56,13 +57,10 @@ pub(crate) struct Bout {
 impl Arena<'_> {
     /// Boots a guest in a fresh QEMU, moves it to another one, and lets it check itself there; an
     /// error where it could not be moved.
-    pub(crate) fn fight(&self, bout: Bout) -> Result<Move> {
+    pub(crate) fn fight(&self, bout: Bout, link: &mut Link) -> Result<Move> {
         let kernel = self.kernel;
         let source = format!("source-{}", bout.number);
-        let net = match self.congestion {
-            None => Net::Host,
-            Some(congestion) => Net::New { congestion },
-        };
+        let net = self.net(link, End::Source, None);
         let mut source = self.qemu(&source, (Role::Source { kernel }, net), |_| ())?;
         source
             .serial(None, &['F'], BOOT_MAX)
@@ -74,12 +72,7 @@ impl Arena<'_> {
             landing: bout.landing,
             kernel,
         };
-        let net = match self.congestion {
-            None => Net::Host,
-            Some(_) => Net::Of {
-                process: source.id(),
-            },
-        };
+        let net = self.net(link, End::Target, Some(source.id()));
         let mut target = self.qemu(&name, (role, net), |id| match bout.landing {
             // It takes its memory before it is spoken to.
             Landing::Populated => warm.release_ahead_of(id),
@@ -89,7 +82,7 @@ impl Arena<'_> {
             self.set_up(qemu, bout.setting)
                 .with_context(|| format!("QEMU as the {side}"))?;
         }
-        let to = self.listen(&mut target, bout.number)?;
+        let to = self.listen(&mut target, bout.number, link)?;
         if bout.landing == Landing::Fresh {
             warm.release_ahead_of(target.id());
         }
@@ -126,6 +119,18 @@ impl Arena<'_> {
         Qemu::start(&wish, self.stop, begun)
     }
 
+    /// Where a side opens its sockets; where that is a network of the rival's own, the source has
+    /// it first.
+    fn net(&self, link: &Link, end: End, first: Option<u32>) -> Net<'_> {
+        let place = link.place(end);
+        match (place, self.congestion, first) {
+            (_, None, _) => Net::At(place),
+            (Place::In(_), Some(congestion), _) => Net::Choosing { place, congestion },
+            (Place::Here, Some(congestion), None) => Net::New { congestion },
+            (Place::Here, Some(_), Some(id)) => Net::At(Place::In(Namespace::of_process(id))),
+        }
+    }
+
     /// Both sides are told the same.
     fn set_up(&self, qemu: &mut Qemu<'_>, setting: Setting) -> Result<()> {
         let mut capabilities = vec![json!({ "capability": "events", "state": true })];
@@ -149,18 +154,24 @@ impl Arena<'_> {
     }
 
     /// Lets the target listen; returns what the source connects to.
-    fn listen(&self, target: &mut Qemu<'_>, number: u32) -> Result<String> {
+    fn listen(&self, target: &mut Qemu<'_>, number: u32, link: &mut Link) -> Result<String> {
         if self.transport == Transport::Unix {
             let path: PathBuf = self.folder.join(format!("pages-{number}"));
             let uri = format!("unix:{}", path.display());
             target.call("migrate-incoming", &json!({ "uri": uri }))?;
             return Ok(uri);
         }
-        target.call("migrate-incoming", &json!({ "uri": "tcp:127.0.0.1:0" }))?;
+        // Addresses begin with `tcp://` for us, with `tcp:` for QEMU.
+        let at = link.listen_at(End::Target).replace("//", "");
+        target.call("migrate-incoming", &json!({ "uri": at }))?;
         let state = target.call("query-migrate", &json!({}))?;
-        let port = state["socket-address"][0]["port"].as_str();
-        let port = port.with_context(|| format!("QEMU does not say where it listens: {state}"))?;
-        Ok(format!("tcp:127.0.0.1:{port}"))
+        let address = &state["socket-address"][0];
+        let (Some(host), Some(port)) = (address["host"].as_str(), address["port"].as_str()) else {
+            bail!("QEMU does not say where it listens: {state}");
+        };
+        Ok(link
+            .way_to(&format!("tcp://{host}:{port}"))?
+            .replace("//", ""))
     }
 
     /// From the order to move until the guest has spoken on the target.
@@ -176,7 +187,7 @@ impl Arena<'_> {
         let begun = [source.cpu()?, target.cpu()?];
         let order = Instant::now();
         source.call("migrate", &json!({ "uri": to }))?;
-        if let Err(error) = completed(source) {
+        if let Err(error) = completed(source, self.move_max) {
             return Err(target.explain(error));
         }
         let runs = running(target)?;
@@ -212,8 +223,8 @@ impl Arena<'_> {
 }
 
 /// Waits for the source's word that everything is sent; gives up where that takes too long.
-fn completed(source: &mut Qemu<'_>) -> Result<()> {
-    let end = Instant::now() + MOVE_MAX;
+fn completed(source: &mut Qemu<'_>, longest: Duration) -> Result<()> {
+    let end = Instant::now() + longest;
     loop {
         let Some(event) = source.event(end.saturating_duration_since(Instant::now()))? else {
             break;
@@ -232,7 +243,7 @@ fn completed(source: &mut Qemu<'_>) -> Result<()> {
     }
     let state = source.call("query-migrate", &json!({}))?;
     bail!(
-        "QEMU did not get the guest over within {MOVE_MAX:?}: {} bytes remain, the guest writes \
+        "QEMU did not get the guest over within {longest:?}: {} bytes remain, the guest writes \
          {} pages/s",
         state["ram"]["remaining"],
         state["ram"]["dirty-pages-rate"],

@@ -31,6 +31,7 @@ use self::report::{LandingReport, Move, Report, RivalFacts, SCHEMA};
 use crate::args::{GuestChoice, OutputArgs, RunArgs};
 use crate::command_run::{USAGE, config_of, heed_signals, settle_guest, write_text};
 use crate::facts::host_facts;
+use crate::link::Link;
 use crate::payload;
 use crate::progress::{Bar, Show};
 use crate::report::{Config, RunOutcome};
@@ -39,6 +40,10 @@ use crate::run::{Bench, RunCpu};
 /// Distance of the guest's signs of life under a rival, each of which costs it some exits, and
 /// longest time until it hears a command.
 const HEARTBEAT: Duration = Duration::from_millis(20);
+
+/// Longest time for a rival's move, without what the link takes: longer than any sensible setting
+/// needs for a guest that can be moved.
+const MOVE_MAX: Duration = Duration::from_secs(60);
 
 /// Measures, reports, and says by the exit status how it went.
 pub(crate) fn run(args: &RivalsArgs) -> Result<ExitCode> {
@@ -142,6 +147,7 @@ impl Game<'_> {
         let run_args = landed(self.run_args, landing);
         let cpu = RunCpu::read(&run_args).map_err(|error| anyhow!("{error}"))?;
         let mut bench = Bench::new(&run_args, ("kvm", cpu), Arc::clone(self.interrupted))?;
+        let mut link = self.args.link_rate.map_or(Link::Unshaped, Link::shaped);
         let mut movers = vec![Mover::Ours];
         movers.extend(self.args.all_settings().into_iter().map(Mover::Theirs));
         let (mut ours, mut theirs) = (Vec::new(), vec![Vec::new(); movers.len() - 1]);
@@ -162,7 +168,7 @@ impl Game<'_> {
                             landing,
                             number,
                         };
-                        Ok(self.bout(bout))
+                        Ok(self.bout(bout, &mut link))
                     }
                 };
                 let broken_off = self.interrupted.load(Ordering::Acquire);
@@ -196,7 +202,7 @@ impl Game<'_> {
     }
 
     /// One move by the rival; what goes wrong is its result.
-    fn bout(&self, bout: Bout) -> Move {
+    fn bout(&self, bout: Bout, link: &mut Link) -> Move {
         let guest = &self.run_args.guest;
         let bar = Bar::new(self.show(), guest.memory);
         let Bout { setting, round, .. } = bout;
@@ -211,11 +217,19 @@ impl Game<'_> {
             transport: self.args.transport,
             congestion: self.args.congestion.as_deref(),
             downtime: self.args.link.downtime,
+            move_max: self.move_max(),
             stop: self.interrupted,
         };
-        let moved = arena.fight(bout);
+        let moved = arena.fight(bout, link);
         bar.end();
         moved.unwrap_or_else(|error| Move::failed(round, crate::in_one_line(&error)))
+    }
+
+    /// Twice what the link takes for all memory, where it has a rate.
+    fn move_max(&self) -> Duration {
+        let memory = self.run_args.guest.memory;
+        let rate = self.args.link_rate;
+        MOVE_MAX + rate.map_or(Duration::ZERO, |rate| 2 * rate.time_for(memory))
     }
 
     const fn show(&self) -> Show {

@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use rustix::process::geteuid;
 
+use crate::link::Place;
+
 /// Brings loopback up, sets the congestion control, and becomes the program.
 const SCRIPT: &str = "ip link set lo up && \
                       echo \"$0\" > /proc/sys/net/ipv4/tcp_congestion_control && exec \"$@\"";
@@ -16,29 +18,32 @@ const SCRIPT: &str = "ip link set lo up && \
 /// Where a process opens its sockets.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Net<'a> {
-    /// In the host's network.
-    Host,
+    /// In a network that is there, as it is.
+    At(Place),
+    /// There, with another congestion control.
+    Choosing { place: Place, congestion: &'a str },
     /// In one that is made for it.
     New { congestion: &'a str },
-    /// In that of another process.
-    Of { process: u32 },
 }
 
 impl Net<'_> {
-    /// The program and the arguments that start `program` there. What stands between becomes it:
-    /// the process stays the same.
-    pub(crate) fn around(self, program: &Path, words: Vec<String>) -> (PathBuf, Vec<String>) {
-        let before: Vec<String> = match self {
-            Self::Host => return (program.to_owned(), words),
-            Self::New { congestion } => ["unshare", "--net", "sh", "-c", SCRIPT, congestion]
-                .map(String::from)
-                .into(),
-            Self::Of { process } => vec!["nsenter".into(), format!("--net=/proc/{process}/ns/net")],
+    /// In which network the process begins, and what it is then to start to become `program`. What
+    /// stands between becomes it: the process stays the same.
+    pub(crate) fn around(
+        self,
+        program: &Path,
+        words: Vec<String>,
+    ) -> (Place, PathBuf, Vec<String>) {
+        let (place, congestion, unshare): (_, _, &[&str]) = match self {
+            Self::At(place) => return (place, program.to_owned(), words),
+            Self::Choosing { place, congestion } => (place, congestion, &[]),
+            Self::New { congestion } => (Place::Here, congestion, &["unshare", "--net"]),
         };
-        let mut all = before.into_iter();
+        let script = ["sh", "-c", SCRIPT, congestion];
+        let mut all = unshare.iter().copied().chain(script).map(String::from);
         let first = all.next().unwrap_or_default();
         let rest = all.chain([program.display().to_string()]).chain(words);
-        (first.into(), rest.collect())
+        (place, first.into(), rest.collect())
     }
 }
 
@@ -65,18 +70,21 @@ pub(crate) fn check_congestion(name: &str) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::link::Namespace;
 
     #[test]
     fn the_program_is_the_last_to_be_started() {
         let words = || vec!["-a".to_owned()];
         let program = Path::new("qemu");
-        let (first, rest) = Net::Host.around(program, words());
-        assert_eq!((first.as_path(), rest), (program, words()));
-        let (first, rest) = Net::Of { process: 7 }.around(program, words());
-        assert_eq!(first, Path::new("nsenter"));
-        assert_eq!(rest, ["--net=/proc/7/ns/net", "qemu", "-a"]);
-        let (first, rest) = Net::New { congestion: "reno" }.around(program, words());
-        assert_eq!(first, Path::new("unshare"));
+        let place = Place::In(Namespace::of_process(7));
+        let (at, first, rest) = Net::At(place).around(program, words());
+        assert_eq!((at, first.as_path(), rest), (place, program, words()));
+        let congestion = "reno";
+        let (at, first, rest) = Net::Choosing { place, congestion }.around(program, words());
+        assert_eq!((at, first.as_path()), (place, Path::new("sh")));
+        assert_eq!(rest[2..], ["reno", "qemu", "-a"]);
+        let (at, first, rest) = Net::New { congestion }.around(program, words());
+        assert_eq!((at, first.as_path()), (Place::Here, Path::new("unshare")));
         assert_eq!(rest[4..], ["reno", "qemu", "-a"]);
     }
 

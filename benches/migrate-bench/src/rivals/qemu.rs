@@ -156,8 +156,8 @@ impl Process {
     fn start(wish: &Wish<'_>) -> Result<Self> {
         let complaints = wish.folder.join(format!("{}.err", wish.name));
         let errors = File::create(&complaints).context("a file for QEMU's errors")?;
-        let (program, words) = wish.net.around(&wish.installed.path, wish.words());
-        let child = guarded(&program, &words)?
+        let (place, program, words) = wish.net.around(&wish.installed.path, wish.words());
+        let child = guarded(place, &program, &words)?
             .stdin(Stdio::null())
             .stdout(errors.try_clone()?)
             .stderr(errors)
@@ -316,6 +316,7 @@ fn vcpus(answer: &Value) -> Vec<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::link::Place;
 
     fn words(role: Role<'_>, folder: &str) -> String {
         let installed = Installed {
@@ -329,7 +330,7 @@ mod tests {
             memory_bytes: 1 << 30,
             backing: "anonymous",
             role,
-            net: Net::Host,
+            net: Net::At(Place::Here),
         };
         wish.words().join(" ")
     }
