@@ -9,7 +9,7 @@ use crate::{Finding, Tree};
 ///
 /// session, pipeline and transport do not know each other; dirty-track does not know the wire; the
 /// engine is the one place where they meet.
-const MAY_USE: [(&str, &[&str]); 14] = [
+const MAY_USE: [(&str, &[&str]); 15] = [
     ("limosa-pages", &[]),
     ("limosa-wire", &["limosa-pages"]),
     ("limosa-dirty", &["limosa-pages"]),
@@ -25,7 +25,8 @@ const MAY_USE: [(&str, &[&str]); 14] = [
     ("limosa-shim", SHIM),
     ("limosa-testbeds", ANY),
     ("limosa-foreign-kvm", &[]),
-    ("migrate-bench", ANY),
+    ("limosa-kernels", KERNELS),
+    ("migrate-bench", BENCH),
     ("tidy", &[]),
 ];
 
@@ -62,6 +63,24 @@ const ANY: &[&str] = &[
     "limosa-payload",
     "limosa-shim",
     "limosa-testbeds",
+];
+
+/// Page work without a guest that runs or a link.
+const KERNELS: &[&str] = &["limosa-pages", "limosa-wire", "limosa-pipeline"];
+
+const BENCH: &[&str] = &[
+    "limosa",
+    "limosa-pages",
+    "limosa-wire",
+    "limosa-compat",
+    "limosa-dirty",
+    "limosa-session",
+    "limosa-pipeline",
+    "limosa-transport",
+    "limosa-payload",
+    "limosa-shim",
+    "limosa-testbeds",
+    "limosa-kernels",
 ];
 
 /// Crates that name the hypervisor, and who may use them outside of tests.

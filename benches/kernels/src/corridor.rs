@@ -1,0 +1,102 @@
+//! The source's way: a guest's pages through a corridor, into buffers that nobody sends.
+
+use std::sync::Arc;
+
+use limosa_pages::{CHUNK_PAGES, ChunkIndex, ChunkPages};
+use limosa_pipeline::{
+    BufferPool, ChunkWork, Codec, Corridor, FrameBuf, GuestMemory, PackConfig, PackError, scan,
+};
+use limosa_wire::{EncodingSet, MigrationId, Round, StreamIndex};
+
+use crate::guest::{Fill, Guest};
+use crate::kernel::{Amount, KernelError, Load, Pass};
+use crate::streams::StreamCount;
+
+pub(crate) const MIGRATION: MigrationId = MigrationId::new([1; 16]);
+
+/// Of a chunk's 512 pages, how many a planted slow-down works on twice: one in ten.
+const PLANTED_PAGES: u16 = (CHUNK_PAGES / 10) as u16;
+
+/// Lifts, packs and seals a guest's pages: each stream its own, all of them in each pass.
+pub(crate) fn pack(
+    amount: Amount,
+    streams: StreamCount,
+    (fill, codec): (Fill, Codec),
+) -> Result<Vec<(Pass, u64)>, KernelError> {
+    let guest = Guest::new(streams.chunks_of_all(amount.chunk_count), fill)?;
+    let lists = work_of(&guest, streams, amount.load);
+    let each = streams.indices().zip(lists).map(|(stream, work)| {
+        let mut corridor = corridor_of(&guest, (stream, streams), codec)?;
+        let mut round = Round::FIRST;
+        let pass = move || {
+            round = round.next();
+            send(&mut corridor, round, &work, |frames| {
+                core::hint::black_box(frames);
+            })
+        };
+        Ok((Box::new(pass) as Pass, amount.chunk_count * CHUNK_PAGES))
+    });
+    each.collect()
+}
+
+/// All that the corridors make of a guest in its first round, stream by stream.
+pub(crate) fn recorded(
+    guest: &Arc<Guest>,
+    streams: StreamCount,
+    codec: Codec,
+) -> Result<Vec<Vec<u8>>, KernelError> {
+    let lists = work_of(guest, streams, Load::Plain);
+    let each = streams.indices().zip(lists).map(|(stream, work)| {
+        let mut tape = Vec::new();
+        let mut corridor = corridor_of(guest, (stream, streams), codec)?;
+        send(&mut corridor, Round::FIRST, &work, |frames| {
+            tape.extend_from_slice(frames);
+        })?;
+        Ok(tape)
+    });
+    each.collect()
+}
+
+fn corridor_of(
+    guest: &Arc<Guest>,
+    (stream, streams): (StreamIndex, StreamCount),
+    codec: Codec,
+) -> Result<Corridor, KernelError> {
+    let config = PackConfig::new(codec, EncodingSet::ALL);
+    let buffer = BufferPool::new(1, &config).take();
+    let buffer = buffer.ok_or(PackError::NoBuffer { stream })?;
+    let memory = Arc::clone(guest) as Arc<dyn GuestMemory>;
+    let count = streams.get();
+    Ok(Corridor::new(
+        memory, MIGRATION, stream, count, &config, buffer,
+    ))
+}
+
+fn work_of(guest: &Guest, streams: StreamCount, load: Load) -> Vec<Vec<ChunkWork>> {
+    let mut lists = scan(&guest.map().full_set(), guest.map(), streams.get());
+    if load == Load::Planted {
+        let mut pages = ChunkPages::EMPTY;
+        pages.insert_run(0, PLANTED_PAGES);
+        let with_more = |work: ChunkWork| [work, ChunkWork { pages, ..work }];
+        for list in &mut lists {
+            *list = list.iter().copied().flat_map(with_more).collect();
+        }
+    }
+    lists
+}
+
+fn send(
+    corridor: &mut Corridor,
+    round: Round,
+    work: &[ChunkWork],
+    mut frames: impl FnMut(&[u8]),
+) -> Result<(), KernelError> {
+    let mut rearm = |_: ChunkIndex, _: &mut ChunkPages| Ok::<(), KernelError>(());
+    let mut sink = |mut buffer: FrameBuf| {
+        frames(buffer.bytes());
+        buffer.clear();
+        Ok::<_, KernelError>(buffer)
+    };
+    corridor.run_round(round, work, &mut rearm, &mut sink)?;
+    Ok(())
+}
