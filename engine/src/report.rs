@@ -16,6 +16,8 @@ pub struct RoundFigures {
     pub pages: EncodingCounts,
     /// Bytes given to the page streams: headers, tables and payloads.
     pub wire_bytes: u64,
+    /// How many of them each stream was given.
+    pub stream_bytes: Vec<u64>,
     /// From its start until every stream had taken its last byte.
     pub elapsed: Duration,
 }
@@ -75,6 +77,18 @@ impl SourceReport {
     #[must_use]
     pub fn wire_bytes(&self) -> u64 {
         self.rounds.iter().map(|round| round.wire_bytes).sum()
+    }
+
+    /// Bytes of all rounds on each page stream.
+    #[must_use]
+    pub fn stream_bytes(&self) -> Vec<u64> {
+        let mut bytes = vec![0; self.stream_count.into()];
+        for round in &self.rounds {
+            for (all, own) in bytes.iter_mut().zip(&round.stream_bytes) {
+                *all += own;
+            }
+        }
+        bytes
     }
 }
 

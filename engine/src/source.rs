@@ -270,6 +270,7 @@ impl<'a, G: SourceGuest> SourceRooms<'a, G> {
             kind: running.plan.kind,
             pages,
             wire_bytes: reports.iter().map(|report| report.wire_bytes).sum(),
+            stream_bytes: reports.iter().map(|report| report.wire_bytes).collect(),
             elapsed: running.begun.elapsed(),
         };
         if figures.kind == RoundKind::Final {

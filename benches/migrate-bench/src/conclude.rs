@@ -79,6 +79,7 @@ pub(crate) fn conclude(
         guest_bytes: 0,
         content_bytes: figures.map(|figures| figures.content_bytes),
         wire_bytes: figures.map(|figures| figures.wire_bytes),
+        stream_bytes: figures.map_or_else(Vec::new, |figures| figures.stream_bytes.clone()),
         pages: figures.map(|figures| figures.pages),
         throughput_gib_s: None,
         ratio_to_sockets: None,

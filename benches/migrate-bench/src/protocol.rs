@@ -297,6 +297,8 @@ pub(crate) struct MoveFigures {
     pub(crate) total_ms: f64,
     pub(crate) downtime_ms: f64,
     pub(crate) wire_bytes: u64,
+    /// How many of them went over each stream.
+    pub(crate) stream_bytes: Vec<u64>,
     pub(crate) pages: Pages,
     /// What the first round found that was neither absent nor zero.
     pub(crate) content_bytes: u64,

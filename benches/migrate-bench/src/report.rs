@@ -125,6 +125,8 @@ pub(crate) struct Run {
     /// What of it held anything but zeros when the move began.
     pub(crate) content_bytes: Option<u64>,
     pub(crate) wire_bytes: Option<u64>,
+    /// How many of them went over each stream.
+    pub(crate) stream_bytes: Vec<u64>,
     pub(crate) pages: Option<Pages>,
     pub(crate) throughput_gib_s: Option<f64>,
     /// The time of the bare sockets beside it ÷ its own.

@@ -91,7 +91,7 @@ const REFERENCE: [(&str, Kind); 9] = [
 ];
 
 /// Of a completed run.
-const RUN: [(&str, Kind); 49] = [
+const RUN: [(&str, Kind); 50] = [
     ("/outcome", OneOf(&["completed"])),
     ("/custody", OneOf(&["target"])),
     ("/error", Null),
@@ -107,6 +107,7 @@ const RUN: [(&str, Kind); 49] = [
     ("/guest_bytes", Count),
     ("/content_bytes", Count),
     ("/wire_bytes", Count),
+    ("/stream_bytes/0", Count),
     ("/pages/absent", Amount),
     ("/pages/zero", Amount),
     ("/pages/raw", Amount),
@@ -278,6 +279,9 @@ fn assert_adds_up(run: &Value, guest_bytes: u64) {
     assert_eq!(run["rounds"][0]["pages"], guest_bytes / PAGE_BYTES, "{run}");
     assert_eq!(sum_of_rounds(run, "pages"), pages(run), "{run}");
     assert_eq!(sum_of_rounds(run, "wire_bytes"), count(run, "/wire_bytes"));
+    let by_stream = run["stream_bytes"].as_array().unwrap().iter();
+    let by_stream: u64 = by_stream.map(|bytes| bytes.as_u64().unwrap()).sum();
+    assert_eq!(by_stream, count(run, "/wire_bytes"), "{run}");
     let payload = (count(run, "/pages/raw") + count(run, "/pages/live")) * PAGE_BYTES;
     let wire = count(run, "/wire_bytes");
     // Headers and tables: a few per cent, and never nothing.

@@ -114,6 +114,7 @@ fn figures_of(report: SourceReport) -> MoveFigures {
         total_ms: ms(report.elapsed),
         downtime_ms: ms(report.switchover.total),
         wire_bytes: report.wire_bytes(),
+        stream_bytes: report.stream_bytes(),
         pages: pages_of(report.pages()),
         content_bytes: content_bytes(&report),
         rounds: rounds.collect(),
