@@ -9,6 +9,7 @@ use limosa_compat::{
 };
 use limosa_wire::{DecodeFault, checksum};
 use proptest::prelude::*;
+use proptest::test_runner::FileFailurePersistence;
 
 fn any_guest() -> impl Strategy<Value = GuestCpu> {
     let words = any::<[u32; 4]>();
@@ -45,6 +46,10 @@ fn sealed(body: &[u8]) -> Vec<u8> {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_failure_persistence(
+        FileFailurePersistence::WithSource("seeds")
+    ))]
+
     #[test]
     fn what_was_sealed_can_be_opened(guest in any_guest()) {
         let bytes = guest.encode();

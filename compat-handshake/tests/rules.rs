@@ -8,6 +8,7 @@ use limosa_compat::{
     MsrTable, Place, Processor, Register, Registers, TscScaling, judge, words,
 };
 use proptest::prelude::*;
+use proptest::test_runner::FileFailurePersistence;
 
 /// One named bit of CPUID.
 #[derive(Clone, Copy, Debug)]
@@ -507,6 +508,10 @@ fn a_register_that_is_no_longer_shown_is_missed_with_all_that_it_promised() {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_failure_persistence(
+        FileFailurePersistence::WithSource("seeds")
+    ))]
+
     #[test]
     fn an_equal_host_always_fits(guest in any_guest()) {
         prop_assert_eq!(judge(&guest, &host_like(&guest)).mismatches, []);

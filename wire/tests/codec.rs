@@ -6,6 +6,7 @@ use std::cell::Cell;
 use limosa_wire::codec::{Codec, Reader, Writer, readable};
 use limosa_wire::{DecodeError, DecodeFault, EncodeError};
 use proptest::prelude::*;
+use proptest::test_runner::FileFailurePersistence;
 
 thread_local! {
     static DECODED: Cell<usize> = const { Cell::new(0) };
@@ -28,6 +29,10 @@ impl Codec for Counted {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_failure_persistence(
+        FileFailurePersistence::WithSource("seeds")
+    ))]
+
     #[test]
     fn fields_come_out_as_they_went_in(
         numbers in any::<(u8, u16, u32, u64)>(),

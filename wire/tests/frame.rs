@@ -11,8 +11,13 @@ use limosa_wire::{
     decode_table,
 };
 use proptest::prelude::*;
+use proptest::test_runner::FileFailurePersistence;
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_failure_persistence(
+        FileFailurePersistence::WithSource("seeds")
+    ))]
+
     #[test]
     fn a_frame_comes_back_as_it_was(frame in frame()) {
         let bytes = frame.encode();

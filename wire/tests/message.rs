@@ -11,8 +11,13 @@ use limosa_wire::{
     StateSection, StreamSecret, StreamsBound, Verdict, checksum,
 };
 use proptest::prelude::*;
+use proptest::test_runner::FileFailurePersistence;
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_failure_persistence(
+        FileFailurePersistence::WithSource("seeds")
+    ))]
+
     #[test]
     fn a_message_comes_back_as_it_was(message in message()) {
         let bytes = message.encode().unwrap();

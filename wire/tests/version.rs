@@ -6,6 +6,7 @@ use limosa_wire::{
     VersionRange,
 };
 use proptest::prelude::*;
+use proptest::test_runner::FileFailurePersistence;
 
 fn versions(oldest: u16, newest: u16) -> VersionRange {
     VersionRange {
@@ -15,6 +16,10 @@ fn versions(oldest: u16, newest: u16) -> VersionRange {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_failure_persistence(
+        FileFailurePersistence::WithSource("seeds")
+    ))]
+
     #[test]
     fn the_newest_common_version_wins(a in 0..9u16, b in 0..9u16, c in 0..9u16, d in 0..9u16) {
         let (ours, theirs) = (versions(a, b), versions(c, d));

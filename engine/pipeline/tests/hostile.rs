@@ -13,6 +13,7 @@ use limosa_wire::{
     PageEncoding, PageRecord, Round, StreamIndex, checksum, encode_table,
 };
 use proptest::prelude::*;
+use proptest::test_runner::FileFailurePersistence;
 
 /// Pages 0..100 and 600..1000: the first chunk has a hole, and a second region begins in the
 /// second.
@@ -401,6 +402,10 @@ fn any_record() -> impl Strategy<Value = PageRecord> {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_failure_persistence(
+        FileFailurePersistence::WithSource("seeds")
+    ))]
+
     /// Whatever comes: no panic, and nothing beside the pages that the frame names is written.
     #[test]
     fn no_frame_writes_beside_its_pages(

@@ -3,6 +3,7 @@
 use limosa_pages::PAGE_BYTES;
 use limosa_pipeline::kernels::{Checksum, Content, Kernels};
 use proptest::prelude::*;
+use proptest::test_runner::FileFailurePersistence;
 use vm_memory::mmap::MmapRegion;
 use vm_memory::{VolatileMemory, VolatileSlice};
 
@@ -69,6 +70,10 @@ fn a_source_that_lies_askew_is_copied_too() {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_failure_persistence(
+        FileFailurePersistence::WithSource("seeds")
+    ))]
+
     #[test]
     fn copies_and_answers_are_the_oracles(bytes in prop::collection::vec(any::<u8>(), PAGE_BYTES)) {
         check(&bytes);

@@ -12,8 +12,13 @@ use limosa_pipeline::{
 };
 use limosa_wire::{EncodingSet, PageEncoding, Round, StreamIndex};
 use proptest::prelude::*;
+use proptest::test_runner::FileFailurePersistence;
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_failure_persistence(
+        FileFailurePersistence::WithSource("seeds")
+    ))]
+
     #[test]
     fn scan_gives_every_page_to_its_owner_once(
         picked in prop::collection::vec((0..40_000_u64, 1..900_u64), 0..20),

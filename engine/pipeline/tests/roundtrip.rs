@@ -7,6 +7,7 @@ use limosa_pages::{ChunkIndex, ChunkPages, PAGE_BYTES, PageIndex, PageSet};
 use limosa_pipeline::{Codec, GuestMemory, PackConfig, Staging};
 use limosa_wire::{EncodingSet, PageEncoding};
 use proptest::prelude::*;
+use proptest::test_runner::FileFailurePersistence;
 
 /// Regions that touch inside a chunk, a hole inside another, an end inside a third.
 const REGIONS: [(u64, u64); 3] = [(0, 300), (300, 500), (1100, 230)];
@@ -83,7 +84,10 @@ fn apply(world: &World, writes: &[(u64, u64, Fill)]) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(48))]
+    #![proptest_config(ProptestConfig {
+        cases: 48,
+        ..ProptestConfig::with_failure_persistence(FileFailurePersistence::WithSource("seeds"))
+    })]
 
     #[test]
     fn unpacked_is_what_was_packed(

@@ -6,6 +6,7 @@ use limosa_pages::{
     PAGE_END_MAX, PageCount, PageIndex, PageRange, REGIONS_MAX,
 };
 use proptest::prelude::*;
+use proptest::test_runner::FileFailurePersistence;
 
 fn range(start: u64, end: u64) -> PageRange {
     PageRange::new(PageIndex::new(start), PageIndex::new(end)).unwrap()
@@ -26,6 +27,10 @@ fn regions() -> impl Strategy<Value = Vec<PageRange>> {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_failure_persistence(
+        FileFailurePersistence::WithSource("seeds")
+    ))]
+
     #[test]
     fn a_map_answers_as_its_regions_do(
         regions in regions(),

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use limosa_pages::{ChunkIndex, ChunkPages, PageIndex, PageRange, PageSet};
 use proptest::prelude::*;
+use proptest::test_runner::FileFailurePersistence;
 
 /// What a whole-guest set does, with page numbers that may lie beyond its bound.
 #[derive(Clone, Debug)]
@@ -187,6 +188,10 @@ fn check(set: &PageSet, oracle: &BTreeSet<u64>) {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_failure_persistence(
+        FileFailurePersistence::WithSource("seeds")
+    ))]
+
     #[test]
     fn a_set_is_the_numbers_put_into_it(
         bound in 0..1700u64,

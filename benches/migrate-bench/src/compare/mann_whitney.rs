@@ -185,8 +185,6 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig { failure_persistence: None, ..Default::default() })]
-
         #[test]
         fn as_counted_one_by_one(a in values(1..6), b in values(1..6)) {
             close(p_value(&a, &b), by_enumeration(&a, &b));

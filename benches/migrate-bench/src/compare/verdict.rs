@@ -263,8 +263,6 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig { failure_persistence: None, ..Default::default() })]
-
         #[test]
         fn a_report_does_not_differ_from_itself(totals in prop::collection::vec(1.0..1e5, 2..60)) {
             let report = report("none", &totals);
