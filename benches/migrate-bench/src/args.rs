@@ -27,7 +27,7 @@ pub(crate) struct Cli {
 }
 
 /// Options of a link that mean something to a `target` only when the guest is to move on.
-const ONWARD_OPTIONS: [&str; 4] = ["streams", "codec", "downtime", "on_stall"];
+const ONWARD_OPTIONS: [&str; 5] = ["streams", "codec", "downtime", "on_stall", "plot"];
 
 /// Reads the command line of this process; wrong usage ends it with status 2.
 pub(crate) fn parse() -> Cli {
@@ -117,6 +117,9 @@ pub(crate) struct RunArgs {
     /// Leave out the bare sockets, and the speeds of memory, that are measured after each run.
     #[arg(long)]
     pub(crate) no_reference: bool,
+    /// Draw one run over time, that of median total: rates, what remains, rounds, and the pause.
+    #[arg(long, value_name = "FILE.svg")]
+    pub(crate) plot: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) output: OutputArgs,
 }
@@ -133,6 +136,9 @@ pub(crate) struct SourceArgs {
     pub(crate) cpu: CpuArgs,
     #[command(flatten)]
     pub(crate) link: LinkArgs,
+    /// Draw the move over time: rates, what remains, rounds, and the pause.
+    #[arg(long, value_name = "FILE.svg")]
+    pub(crate) plot: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) output: OutputArgs,
 }
@@ -169,6 +175,9 @@ pub(crate) struct TargetArgs {
     pub(crate) onward: Option<Endpoint>,
     #[command(flatten)]
     pub(crate) link: LinkArgs,
+    /// Draw the move over time: rates, what remains, rounds, and the pause.
+    #[arg(long, value_name = "FILE.svg")]
+    pub(crate) plot: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) output: OutputArgs,
 }

@@ -14,8 +14,8 @@ use crate::args::{GuestChoice, OutputArgs, RunArgs, Transport};
 use crate::facts::host_facts;
 use crate::report::{Config, Report, Run, RunOutcome, SCHEMA, Summary};
 use crate::run::{Bench, RunCpu};
-use crate::table;
 use crate::yardstick::Yardstick;
+use crate::{plot, table};
 
 /// The exit status of a refusal.
 pub(crate) const REFUSED: u8 = 3;
@@ -75,6 +75,9 @@ pub(crate) fn run(args: &RunArgs) -> Result<ExitCode> {
         runs,
     };
     write(&report, &args.output)?;
+    if let Some(path) = &args.plot {
+        plot::write(path, plot::of_report(&report).as_ref())?;
+    }
     Ok(if broken_off {
         ExitCode::FAILURE
     } else {

@@ -10,6 +10,7 @@ mod facts;
 mod link;
 mod orders;
 mod payload;
+mod plot;
 mod progress;
 mod protocol;
 mod reference;

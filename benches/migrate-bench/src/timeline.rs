@@ -62,7 +62,6 @@ pub(crate) enum What {
     RunsOnSource,
 }
 
-#[cfg(test)]
 impl Timeline {
     /// When `what` happened first, since the move began.
     pub(crate) fn ms_of(&self, what: What) -> Option<f64> {
@@ -281,9 +280,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig {
-            failure_persistence: None, cases: 64, ..Default::default()
-        })]
+        #![proptest_config(ProptestConfig::with_cases(64))]
 
         /// However long a move is: few samples, the ends of rounds among them, nothing invented.
         #[test]

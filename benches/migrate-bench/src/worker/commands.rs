@@ -14,6 +14,7 @@ use crate::args::{LinkArgs, OutputArgs, SourceArgs, TargetArgs};
 use crate::command_run::settle_guest;
 use crate::compat::read_host;
 use crate::orders::{cpu_order, guest_order, link_order};
+use crate::plot;
 use crate::progress::{Bar, Show};
 use crate::protocol::{CpuFacts, Ending, GuestOrder, SourceSide, TargetSide};
 use crate::units::show_ms;
@@ -46,6 +47,7 @@ pub(crate) fn source(args: &SourceArgs) -> Result<ExitCode> {
         endpoint: &args.to,
         link: &args.link,
         output: &args.output,
+        plot: args.plot.as_deref(),
         verify: args.guest.verify,
     };
     let side = way.send(&mut guest, &cancel)?;
@@ -75,6 +77,7 @@ struct Way<'a> {
     endpoint: &'a Endpoint,
     link: &'a LinkArgs,
     output: &'a OutputArgs,
+    plot: Option<&'a Path>,
     /// Whether a guest that stays is to check its memory.
     verify: bool,
 }
@@ -89,14 +92,15 @@ impl Way<'_> {
         };
         let guest_bytes = guest.workload().pages().ram().map().page_count().bytes();
         let bar = Bar::new(show, guest_bytes);
-        let side = moving::send(
-            guest,
-            &self.endpoint.to_string(),
-            &link_order(self.link),
-            cancel,
-            &mut |answer| bar.on_progress(answer),
-        )?;
+        let (endpoint, link) = (self.endpoint.to_string(), link_order(self.link));
+        let side = moving::send(guest, &endpoint, &link, cancel, &mut |answer| {
+            bar.on_progress(answer);
+        })?;
         bar.end();
+        if let Some(path) = self.plot {
+            let picture = plot::of_source(&side, guest_bytes, (&endpoint, &link));
+            plot::write(path, Some(&picture))?;
+        }
         if let (Some(figures), false) = (&side.figures, self.output.quiet) {
             eprintln!(
                 "{}: total {}, downtime {}, {} rounds",
@@ -183,6 +187,7 @@ fn onward(
         endpoint,
         link: &args.link,
         output: &args.output,
+        plot: args.plot.as_deref(),
         verify: args.verify,
     };
     let side = way.send(guest, cancel)?;

@@ -1,0 +1,61 @@
+//! The picture of a move over time, as SVG: rates, what remained, rounds, and the pause.
+
+mod lines;
+mod panels;
+mod scale;
+mod title;
+
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use plotters::prelude::*;
+
+use self::panels::Panels;
+pub(crate) use self::title::{of_report, of_source};
+use crate::timeline::Timeline;
+
+/// Width and height, in pixels.
+const SIZE: (u32, u32) = (960, 640);
+/// Height of the two lines above the panels.
+const HEAD: u32 = 58;
+const FONT: &str = "sans-serif";
+
+/// What is drawn, and what is said above it.
+pub(crate) struct Picture<'a> {
+    /// What was moved, and how.
+    pub(crate) what: String,
+    /// What came of it.
+    pub(crate) outcome: String,
+    pub(crate) timeline: &'a Timeline,
+}
+
+/// Draws a picture to a file; nothing, and a word why, where no page was sent.
+pub(crate) fn write(path: &Path, picture: Option<&Picture<'_>>) -> Result<()> {
+    let Some(picture) = picture.filter(|picture| picture.timeline.samples.len() > 1) else {
+        eprintln!("migrate-bench: nothing to plot: no page was sent");
+        return Ok(());
+    };
+    let text = draw(picture).context("the plot")?;
+    std::fs::write(path, text).with_context(|| format!("can't write {}", path.display()))
+}
+
+/// The picture as the text of an SVG file.
+fn draw(picture: &Picture<'_>) -> Result<String> {
+    let mut text = String::new();
+    {
+        let root = SVGBackend::with_string(&mut text, SIZE).into_drawing_area();
+        root.fill(&WHITE)?;
+        let (head, below) = root.split_vertically(HEAD);
+        let lines = [(&picture.what, 17, 12), (&picture.outcome, 14, 36)];
+        for (line, size, y) in lines {
+            let style = TextStyle::from((FONT, size)).color(&BLACK);
+            head.draw(&Text::new(line.clone(), (16, y), style))?;
+        }
+        Panels::of(picture.timeline).draw(&below)?;
+        root.present()?;
+    }
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests;
