@@ -27,7 +27,9 @@ pub(crate) struct Cli {
 }
 
 /// Options of a link that mean something to a `target` only when the guest is to move on.
-const ONWARD_OPTIONS: [&str; 5] = ["streams", "codec", "downtime", "on_stall", "plot"];
+const ONWARD_OPTIONS: [&str; 6] = [
+    "streams", "codec", "downtime", "on_stall", "plot", "timeline",
+];
 
 /// Reads the command line of this process; wrong usage ends it with status 2.
 pub(crate) fn parse() -> Cli {
@@ -117,9 +119,8 @@ pub(crate) struct RunArgs {
     /// Leave out the bare sockets, and the speeds of memory, that are measured after each run.
     #[arg(long)]
     pub(crate) no_reference: bool,
-    /// Draw one run over time, that of median total: rates, what remains, rounds, and the pause.
-    #[arg(long, value_name = "FILE.svg")]
-    pub(crate) plot: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) trace: TraceArgs,
     #[command(flatten)]
     pub(crate) output: OutputArgs,
 }
@@ -136,9 +137,8 @@ pub(crate) struct SourceArgs {
     pub(crate) cpu: CpuArgs,
     #[command(flatten)]
     pub(crate) link: LinkArgs,
-    /// Draw the move over time: rates, what remains, rounds, and the pause.
-    #[arg(long, value_name = "FILE.svg")]
-    pub(crate) plot: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) trace: TraceArgs,
     #[command(flatten)]
     pub(crate) output: OutputArgs,
 }
@@ -175,9 +175,8 @@ pub(crate) struct TargetArgs {
     pub(crate) onward: Option<Endpoint>,
     #[command(flatten)]
     pub(crate) link: LinkArgs,
-    /// Draw the move over time: rates, what remains, rounds, and the pause.
-    #[arg(long, value_name = "FILE.svg")]
-    pub(crate) plot: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) trace: TraceArgs,
     #[command(flatten)]
     pub(crate) output: OutputArgs,
 }
@@ -277,6 +276,18 @@ pub(crate) struct OutputArgs {
     /// No progress bar and no table.
     #[arg(long)]
     pub(crate) quiet: bool,
+}
+
+/// What a move did over time.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct TraceArgs {
+    /// Draw a move over time, of several runs the one of median total: rates, what remains, rounds,
+    /// and the pause.
+    #[arg(long, value_name = "FILE.svg")]
+    pub(crate) plot: Option<PathBuf>,
+    /// Write the samples of every move as CSV: what was sent, at which rate, and what remains.
+    #[arg(long, value_name = "FILE.csv")]
+    pub(crate) timeline: Option<PathBuf>,
 }
 
 macro_rules! choices {

@@ -1,6 +1,5 @@
 //! The command `run`: all runs, the references beside them, and the report.
 
-use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -10,8 +9,9 @@ use anyhow::{Context, Result};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
 
-use crate::args::{GuestChoice, OutputArgs, RunArgs, Transport};
+use crate::args::{GuestChoice, RunArgs, Transport};
 use crate::facts::host_facts;
+use crate::output::Words;
 use crate::report::{Config, Report, Run, RunOutcome, SCHEMA, Summary};
 use crate::run::{Bench, RunCpu};
 use crate::yardstick::Yardstick;
@@ -36,7 +36,8 @@ pub(crate) fn run(args: &RunArgs) -> Result<ExitCode> {
         eprintln!("migrate-bench: --link shapes TCP: leave out --transport unix, or --link");
         return Ok(ExitCode::from(USAGE));
     }
-    let cpu = match RunCpu::read(args) {
+    let writable = args.output.check(&args.trace.files());
+    let cpu = match writable.and_then(|()| RunCpu::read(args)) {
         Ok(cpu) => cpu,
         Err(error) => {
             eprintln!("migrate-bench: {error}");
@@ -74,10 +75,13 @@ pub(crate) fn run(args: &RunArgs) -> Result<ExitCode> {
         summary: Summary::of(&runs),
         runs,
     };
-    write(&report, &args.output)?;
-    if let Some(path) = &args.plot {
-        plot::write(path, plot::of_report(&report).as_ref())?;
-    }
+    let words = Words {
+        table: table::show(&report),
+        errors: table::errors(&report),
+    };
+    args.output.write(&report, &words)?;
+    let moves = report.runs.iter().map(|run| &run.timeline);
+    args.trace.write(|| plot::of_report(&report), moves)?;
     Ok(if broken_off {
         ExitCode::FAILURE
     } else {
@@ -169,32 +173,6 @@ pub(crate) fn config_of(args: &RunArgs, bench: &Bench, kind: &str, reason: &str)
 
 fn shown(path: Option<&Path>) -> Option<String> {
     path.map(|path| path.display().to_string())
-}
-
-fn write(report: &Report, output: &OutputArgs) -> Result<()> {
-    match &output.json {
-        Some(path) if path == Path::new("-") => {
-            let mut out = std::io::stdout().lock();
-            serde_json::to_writer_pretty(&mut out, report)?;
-            writeln!(out)?;
-        }
-        Some(path) => write_text(path, &serde_json::to_string_pretty(report)?)?,
-        None => {}
-    }
-    let json_on_stdout = output.json.as_deref() == Some(Path::new("-"));
-    match (output.quiet, json_on_stdout) {
-        // An error is no table: it is said all the same.
-        (true, _) => eprint!("{}", table::errors(report)),
-        (false, true) => eprintln!("{}", table::show(report)),
-        (false, false) => println!("{}", table::show(report)),
-    }
-    Ok(())
-}
-
-/// Writes a text file, with a newline at its end.
-pub(crate) fn write_text(path: &Path, text: &str) -> Result<()> {
-    std::fs::write(path, format!("{text}\n"))
-        .with_context(|| format!("can't write {}", path.display()))
 }
 
 fn status_of(report: &Report) -> ExitCode {

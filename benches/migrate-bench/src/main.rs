@@ -9,6 +9,7 @@ mod conclude;
 mod facts;
 mod link;
 mod orders;
+mod output;
 mod payload;
 mod plot;
 mod progress;

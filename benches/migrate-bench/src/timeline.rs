@@ -1,6 +1,8 @@
 //! How a move went over time: samples of what was sent and what remains, and the events between
 //! them. Taken on the source.
 
+pub(crate) mod csv;
+
 use std::time::Duration;
 
 use limosa::{GuestStep, Moment, Progress};

@@ -97,16 +97,42 @@ fn a_refused_run_draws_nothing_and_says_so() {
 }
 
 #[test]
-fn a_file_that_cannot_be_written_is_named() {
+fn samples_are_those_of_the_report() {
     let _turn = turn();
-    let done = bench(
-        "run --quiet --no-reference --repeat 1 --guest process --memory 64MiB --working-set 0 \
-         --plot /nowhere/a.svg",
-    );
-    assert_eq!(done.code, Some(1), "{done:?}");
+    let folder = TempDir::new().unwrap();
+    let [csv, json] = ["a.csv", "a.json"].map(|name| folder.path().join(name));
+    let done = bench(&format!(
+        "run --quiet --no-reference --repeat 2 --guest process --memory 64MiB \
+         --working-set 16MiB --timeline {} --json {}",
+        csv.display(),
+        json.display()
+    ));
+    assert_eq!(done.code, Some(0), "{done:?}");
+    let report: Value = serde_json::from_slice(&std::fs::read(json).unwrap()).unwrap();
+    let csv = std::fs::read_to_string(csv).unwrap();
+    let mut lines = csv.lines();
+    let names: Vec<&str> = lines.next().unwrap().split(',').collect();
+    for (run, place) in report["runs"].as_array().unwrap().iter().zip(1..) {
+        for sample in run["timeline"]["samples"].as_array().unwrap() {
+            let fields: Vec<&str> = lines.next().unwrap().split(',').collect();
+            assert_eq!(fields.len(), names.len());
+            for (name, field) in names.iter().zip(fields) {
+                let expected = match *name {
+                    "run" => Value::from(place),
+                    "elapsed_ms" => sample["ms"].clone(),
+                    "guest" => {
+                        assert!(["running", "paused"].contains(&field), "{field}");
+                        continue;
+                    }
+                    name => sample[name].clone(),
+                };
+                assert_eq!(field.parse().ok(), expected.as_f64(), "{name}");
+            }
+        }
+    }
+    assert_eq!(lines.next(), None);
     assert!(
-        done.err.contains("can't write /nowhere/a.svg"),
-        "{}",
-        done.err
+        csv.contains(",paused,"),
+        "the last round is sent in the pause"
     );
 }

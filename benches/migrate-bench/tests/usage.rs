@@ -5,6 +5,7 @@ mod common;
 use std::time::Duration;
 
 use common::bench;
+use tempfile::TempDir;
 
 /// The line that says what is wrong must name `culprit` and, where there is one, the way out.
 fn is_usage_error(line: &str, culprits: &[&str]) {
@@ -79,6 +80,36 @@ fn words_that_mean_nothing() {
     is_usage_error("target --listen tcp://127.0.0.1", &["port"]);
     is_usage_error("target --onward nowhere", &["`nowhere`", "tcp://"]);
     is_usage_error("target --streams 2", &["required"]);
+}
+
+#[test]
+fn files_that_cannot_be_written() {
+    for option in ["--json", "--plot", "--timeline"] {
+        for command in [
+            "run",
+            "source --to unix:/nowhere/none",
+            "target --listen unix:/nowhere/none",
+        ] {
+            let onward = match (command.starts_with("target"), option) {
+                (false, _) | (true, "--json") => "",
+                (true, _) => "--onward unix:/nowhere/none",
+            };
+            is_usage_error(
+                &format!("{command} {onward} {option} /nowhere/a"),
+                &["can't write /nowhere/a", "No such file"],
+            );
+        }
+        is_usage_error(&format!("run {option} /"), &["can't write /:"]);
+    }
+    is_usage_error("run --plot -", &["only --json", "name a file"]);
+    let folder = TempDir::new().unwrap();
+    let same = folder.path().join("same").display().to_string();
+    is_usage_error(
+        &format!("run --plot {same} --timeline {same}"),
+        &[&same, "two files"],
+    );
+    is_usage_error("sockets --json /nowhere/a", &["can't write /nowhere/a"]);
+    is_usage_error("rivals --json /nowhere/a", &["can't write /nowhere/a"]);
 }
 
 #[test]

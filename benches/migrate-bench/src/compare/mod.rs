@@ -7,7 +7,6 @@ mod mann_whitney;
 mod show;
 mod verdict;
 
-use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -15,7 +14,7 @@ use anyhow::Result;
 use clap::Args;
 
 use self::verdict::Comparison;
-use crate::command_run::write_text;
+use crate::output::{print, write_file};
 
 /// The exit status of files that can't be read or compared.
 const UNUSABLE: u8 = 2;
@@ -62,32 +61,10 @@ pub(crate) fn run(args: &CompareArgs) -> Result<ExitCode> {
             print(&(serde_json::to_string_pretty(&comparison)? + "\n"))?;
         }
         Some(path) => {
-            write_text(path, &serde_json::to_string_pretty(&comparison)?)?;
+            write_file(path, serde_json::to_string_pretty(&comparison)? + "\n")?;
             print(&table)?;
         }
         None => print(&table)?,
     }
     Ok(ExitCode::SUCCESS)
-}
-
-/// Writes to standard output; whoever stops reading has read enough.
-fn print(text: &str) -> Result<()> {
-    let mut out = std::io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error.into()),
-        _ => Ok(()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_level_is_a_probability() {
-        assert_eq!(level("0.01"), Ok(0.01));
-        for absurd in ["0", "1", "-0.1", "5%", "NaN"] {
-            assert!(level(absurd).unwrap_err().contains("0.05"), "{absurd}");
-        }
-    }
 }

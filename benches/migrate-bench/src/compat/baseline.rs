@@ -40,7 +40,7 @@ pub(super) fn run(args: &BaselineArgs) -> Result<ExitCode> {
         name: shaped.name.to_string(),
         processor: shaped.processor,
     };
-    super::print(&show::format(&content, args.format)?)?;
+    crate::output::print(&show::format(&content, args.format)?)?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -29,7 +29,7 @@ pub(super) fn run(args: &CompareArgs) -> Result<ExitCode> {
             serde_json::to_string_pretty(&verdict)? + "\n"
         }
     };
-    super::print(&text)?;
+    crate::output::print(&text)?;
     Ok(if judgement.fits() {
         ExitCode::SUCCESS
     } else {

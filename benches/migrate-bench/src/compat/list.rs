@@ -25,7 +25,7 @@ pub(super) fn run(args: &ListArgs) -> Result<ExitCode> {
             serde_json::to_string_pretty(&all)? + "\n"
         }
     };
-    super::print(&text)?;
+    crate::output::print(&text)?;
     Ok(ExitCode::SUCCESS)
 }
 

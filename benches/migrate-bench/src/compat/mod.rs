@@ -11,7 +11,6 @@ mod list;
 mod show;
 mod wish;
 
-use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
 
 use anyhow::Result;
@@ -30,15 +29,6 @@ pub(crate) fn run(command: &CompatCommand) -> Result<ExitCode> {
         CompatCommand::Compare(args) => compare::run(args),
         CompatCommand::Baseline(args) => baseline::run(args),
         CompatCommand::List(args) => list::run(args),
-    }
-}
-
-/// Writes to standard output; whoever stops reading has read enough.
-fn print(text: &str) -> Result<()> {
-    let mut out = std::io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error.into()),
-        _ => Ok(()),
     }
 }
 

@@ -22,7 +22,7 @@ pub(super) fn run(args: &ShowArgs) -> Result<ExitCode> {
         },
         None => Content::Host(KvmHost::new(HostSpec::default())?.cpu().clone()),
     };
-    super::print(&format(&content, args.format)?)?;
+    crate::output::print(&format(&content, args.format)?)?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -12,6 +12,7 @@ use plotters::prelude::*;
 
 use self::panels::Panels;
 pub(crate) use self::title::{of_report, of_source};
+use crate::output::write_file;
 use crate::timeline::Timeline;
 
 /// Width and height, in pixels.
@@ -36,7 +37,7 @@ pub(crate) fn write(path: &Path, picture: Option<&Picture<'_>>) -> Result<()> {
         return Ok(());
     };
     let text = draw(picture).context("the plot")?;
-    std::fs::write(path, text).with_context(|| format!("can't write {}", path.display()))
+    write_file(path, text)
 }
 
 /// The picture as the text of an SVG file.

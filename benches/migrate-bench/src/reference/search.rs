@@ -12,9 +12,10 @@ use comfy_table::{Table, presets};
 use serde::Serialize;
 
 use crate::args::{Backing, OutputArgs, Transport};
-use crate::command_run::{USAGE, heed_signals, write_text};
+use crate::command_run::{USAGE, heed_signals};
 use crate::link::{End, Link, LinkFacts, Rate};
 use crate::orders::stream_count;
+use crate::output::Words;
 use crate::reference::settings::congestion_controls;
 use crate::reference::{Carriage, Landing, SocketSettings};
 use crate::report::Spread;
@@ -94,6 +95,10 @@ pub(crate) fn run(args: &SocketsArgs) -> Result<ExitCode> {
         eprintln!("migrate-bench: --bytes 0: nothing to carry; give 64MiB or more");
         return Ok(ExitCode::from(USAGE));
     }
+    if let Err(error) = args.output.check(&[]) {
+        eprintln!("migrate-bench: {error}");
+        return Ok(ExitCode::from(USAGE));
+    }
     let mut search = Search::new(args)?;
     let mut best = SocketSettings::best(args.transport);
     let mut found = Vec::new();
@@ -118,7 +123,11 @@ pub(crate) fn run(args: &SocketsArgs) -> Result<ExitCode> {
         best,
         found,
     };
-    write(&report, &args.output)?;
+    let words = Words {
+        table: show(&report),
+        errors: String::new(),
+    };
+    args.output.write(&report, &words)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -243,22 +252,6 @@ impl Drop for Search {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.folder);
     }
-}
-
-fn write(report: &SearchJson, output: &OutputArgs) -> Result<()> {
-    let json = serde_json::to_string_pretty(report)?;
-    let on_stdout = output.json.as_deref() == Some(std::path::Path::new("-"));
-    match &output.json {
-        Some(_) if on_stdout => println!("{json}"),
-        Some(path) => write_text(path, &json)?,
-        None => {}
-    }
-    match (output.quiet, on_stdout) {
-        (true, _) => {}
-        (false, true) => eprintln!("{}", show(report)),
-        (false, false) => println!("{}", show(report)),
-    }
-    Ok(())
 }
 
 fn show(report: &SearchJson) -> String {

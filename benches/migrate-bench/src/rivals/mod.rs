@@ -12,7 +12,6 @@ mod qmp;
 mod report;
 mod table;
 
-use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -28,10 +27,11 @@ use self::migrate::{Arena, Bout};
 use self::net::{check_congestion, system_congestion};
 use self::qemu::Installed;
 use self::report::{LandingReport, Move, Report, RivalFacts, SCHEMA};
-use crate::args::{GuestChoice, OutputArgs, RunArgs};
-use crate::command_run::{USAGE, config_of, heed_signals, settle_guest, write_text};
+use crate::args::{GuestChoice, RunArgs};
+use crate::command_run::{USAGE, config_of, heed_signals, settle_guest};
 use crate::facts::host_facts;
 use crate::link::Link;
+use crate::output::Words;
 use crate::payload;
 use crate::progress::{Bar, Show};
 use crate::report::{Config, RunOutcome};
@@ -48,6 +48,7 @@ const MOVE_MAX: Duration = Duration::from_secs(60);
 /// Measures, reports, and says by the exit status how it went.
 pub(crate) fn run(args: &RivalsArgs) -> Result<ExitCode> {
     let prepared = args.run_args().and_then(|run_args| {
+        args.output.check(&[])?;
         let kernel =
             payload::elf(&run_args.guest, HEARTBEAT).map_err(|error| crate::in_one_line(&error))?;
         Ok((run_args, kernel))
@@ -82,7 +83,11 @@ pub(crate) fn run(args: &RivalsArgs) -> Result<ExitCode> {
         interrupted: &interrupted,
     };
     let report = game.play()?;
-    write(&report, &args.output)?;
+    let words = Words {
+        table: table::show(&report),
+        errors: table::errors(&report),
+    };
+    args.output.write(&report, &words)?;
     let asked = args.prealloc.landings().len();
     let landings = &report.landings;
     let good = landings.len() == asked && landings.iter().all(|it| it.is_good(args.repeat));
@@ -247,24 +252,4 @@ fn landed(args: &RunArgs, landing: Landing) -> RunArgs {
         populated: landing == Landing::Populated,
         ..args.clone()
     }
-}
-
-fn write(report: &Report, output: &OutputArgs) -> Result<()> {
-    let to_stdout = output.json.as_deref() == Some(Path::new("-"));
-    match &output.json {
-        Some(_) if to_stdout => {
-            let mut out = std::io::stdout().lock();
-            serde_json::to_writer_pretty(&mut out, report)?;
-            writeln!(out)?;
-        }
-        Some(path) => write_text(path, &serde_json::to_string_pretty(report)?)?,
-        None => {}
-    }
-    match (output.quiet, to_stdout) {
-        // An error is no table: it is said all the same.
-        (true, _) => eprint!("{}", table::errors(report)),
-        (false, true) => eprintln!("{}", table::show(report)),
-        (false, false) => println!("{}", table::show(report)),
-    }
-    Ok(())
 }

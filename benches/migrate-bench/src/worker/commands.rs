@@ -1,7 +1,5 @@
 //! `source` and `target`: one host each, driven from the command line.
 
-use std::io::Write;
-use std::path::Path;
 use std::process::ExitCode;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -10,7 +8,7 @@ use anyhow::Result;
 use limosa::{CancelToken, Endpoint};
 use serde::Serialize;
 
-use crate::args::{LinkArgs, OutputArgs, SourceArgs, TargetArgs};
+use crate::args::{LinkArgs, OutputArgs, SourceArgs, TargetArgs, TraceArgs};
 use crate::command_run::settle_guest;
 use crate::compat::read_host;
 use crate::orders::{cpu_order, guest_order, link_order};
@@ -28,7 +26,8 @@ pub(crate) fn source(args: &SourceArgs) -> Result<ExitCode> {
     if let Err(error) = crate::worker::check_guest(&args.guest, kind) {
         return Ok(wrong_usage(&crate::in_one_line(&error)));
     }
-    let cpu = match cpu_order(&args.cpu) {
+    let writable = args.output.check(&args.trace.files());
+    let cpu = match writable.and_then(|()| cpu_order(&args.cpu)) {
         Ok(cpu) => cpu,
         Err(error) => return Ok(wrong_usage(&error)),
     };
@@ -47,7 +46,7 @@ pub(crate) fn source(args: &SourceArgs) -> Result<ExitCode> {
         endpoint: &args.to,
         link: &args.link,
         output: &args.output,
-        plot: args.plot.as_deref(),
+        trace: &args.trace,
         verify: args.guest.verify,
     };
     let side = way.send(&mut guest, &cancel)?;
@@ -55,7 +54,7 @@ pub(crate) fn source(args: &SourceArgs) -> Result<ExitCode> {
         side: &side,
         compat: &compat,
     };
-    write_json(&args.output, &report)?;
+    args.output.write_json(&report)?;
     way.conclude(&guest, &side)
 }
 
@@ -77,7 +76,7 @@ struct Way<'a> {
     endpoint: &'a Endpoint,
     link: &'a LinkArgs,
     output: &'a OutputArgs,
-    plot: Option<&'a Path>,
+    trace: &'a TraceArgs,
     /// Whether a guest that stays is to check its memory.
     verify: bool,
 }
@@ -97,10 +96,8 @@ impl Way<'_> {
             bar.on_progress(answer);
         })?;
         bar.end();
-        if let Some(path) = self.plot {
-            let picture = plot::of_source(&side, guest_bytes, (&endpoint, &link));
-            plot::write(path, Some(&picture))?;
-        }
+        let picture = || Some(plot::of_source(&side, guest_bytes, (&endpoint, &link)));
+        self.trace.write(picture, [&side.timeline])?;
         if let (Some(figures), false) = (&side.figures, self.output.quiet) {
             eprintln!(
                 "{}: total {}, downtime {}, {} rounds",
@@ -129,7 +126,9 @@ impl Way<'_> {
 pub(crate) fn target(args: &TargetArgs) -> Result<ExitCode> {
     let cancel = cancel_on_signal()?;
     let (kind, reason) = settle_guest(args.guest)?;
-    let pretend = match args.as_host.as_deref().map(read_host).transpose() {
+    let writable = args.output.check(&args.trace.files());
+    let pretend = args.as_host.as_deref().map(read_host).transpose();
+    let pretend = match writable.and(pretend) {
         Ok(pretend) => pretend,
         Err(error) => return Ok(wrong_usage(&error)),
     };
@@ -149,7 +148,7 @@ pub(crate) fn target(args: &TargetArgs) -> Result<ExitCode> {
         eprintln!("guests: {kind} ({reason}); listening on {endpoint}");
     })?;
     if args.onward.is_none() || guest.is_none() {
-        write_json(&args.output, &side)?;
+        args.output.write_json(&side)?;
     }
     let Some(mut guest) = guest else {
         return Ok(status_of(&side.ending));
@@ -187,7 +186,7 @@ fn onward(
         endpoint,
         link: &args.link,
         output: &args.output,
-        plot: args.plot.as_deref(),
+        trace: &args.trace,
         verify: args.verify,
     };
     let side = way.send(guest, cancel)?;
@@ -195,19 +194,8 @@ fn onward(
         onward: Some(side.clone()),
         ..arrival
     };
-    write_json(&args.output, &both)?;
+    args.output.write_json(&both)?;
     way.conclude(guest, &side)
-}
-
-fn write_json(output: &OutputArgs, side: &impl Serialize) -> Result<()> {
-    let Some(path) = &output.json else {
-        return Ok(());
-    };
-    let text = serde_json::to_string_pretty(side)?;
-    if path == Path::new("-") {
-        return Ok(writeln!(std::io::stdout().lock(), "{text}")?);
-    }
-    crate::command_run::write_text(path, &text)
 }
 
 /// Lets the guest check all its memory and its processor, and says what it found.
