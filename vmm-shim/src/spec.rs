@@ -190,10 +190,16 @@ pub enum SpecError {
         found: Duration,
     },
     /// The workload does not fit the guest.
-    #[error(
-        "the workload does not fit: {0}; lower the working set or the rate, or give more memory"
-    )]
+    #[error("the workload does not fit: {0}; {remedy}", remedy = remedy(.0))]
     Workload(ParamsError),
+}
+
+/// What to do where a workload does not fit.
+const fn remedy(error: &ParamsError) -> &'static str {
+    match error {
+        ParamsError::WorkingSetTooSmall => "give a larger working set, or a rate of 0",
+        _ => "lower the working set or the rate, or give more memory",
+    }
 }
 
 impl GuestSpec {
@@ -305,6 +311,6 @@ mod tests {
         assert!(with(|spec| spec.workload.touched_percent = 101).contains("0 to 100"));
         assert!(with(|spec| spec.workload.tick = Duration::ZERO).contains("50 us"));
         assert!(with(|spec| spec.workload.working_set_bytes = 1 << 40).contains("working set"));
-        assert!(with(|spec| spec.workload.dirty_pages_per_second = 1).contains("lower"));
+        assert!(with(|spec| spec.workload.dirty_pages_per_second = 1).contains("larger"));
     }
 }

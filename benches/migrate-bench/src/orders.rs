@@ -1,9 +1,11 @@
 //! From the command line to what a worker is told.
 
+use anyhow::{Result, bail};
+
 use crate::args::{GuestArgs, LinkArgs};
 use crate::compat::CpuArgs;
 use crate::protocol::{CpuOrder, EnforcementOrder, GuestOrder, LinkOrder};
-use crate::units::Streams;
+use crate::units::{Part, Streams, show_bytes};
 
 /// Most streams that are chosen without being asked for.
 const STREAMS_DEFAULT_MAX: usize = 8;
@@ -33,6 +35,18 @@ pub(crate) fn guest_order(args: &GuestArgs, kind: &str) -> GuestOrder {
         backing: args.backing.to_string(),
         seed: args.seed,
         cpu: CpuOrder::default(),
+    }
+}
+
+/// Whether no more is to be touched than there is: a size may say so, a share can't.
+pub(crate) fn check_touched(args: &GuestArgs) -> Result<()> {
+    match args.touched {
+        Part::Bytes(bytes) if bytes > args.memory => bail!(
+            "{} touched of {} of guest memory: lower --touched, or give more --memory",
+            show_bytes(bytes),
+            show_bytes(args.memory)
+        ),
+        _ => Ok(()),
     }
 }
 

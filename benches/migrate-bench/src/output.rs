@@ -22,20 +22,7 @@ pub(crate) struct Words {
 impl OutputArgs {
     /// Why a file that was asked for, here or in `others`, could not be written later.
     pub(crate) fn check(&self, others: &[Option<&Path>]) -> Result<(), String> {
-        if others.iter().flatten().any(|path| is_stdout(path)) {
-            return Err("`-` is standard output, which only --json writes to: name a file".into());
-        }
-        let json = self.json.as_deref().filter(|path| !is_stdout(path));
-        let mut seen: Vec<&Path> = Vec::new();
-        for path in json.into_iter().chain(others.iter().copied().flatten()) {
-            if seen.contains(&path) {
-                let path = path.display();
-                return Err(format!("{path} is to hold two things: name two files"));
-            }
-            check(path).map_err(|error| format!("can't write {}: {error}", path.display()))?;
-            seen.push(path);
-        }
-        Ok(())
+        check_files(self.json.as_deref(), others)
     }
 
     /// Shows what a person reads, which standard error gets where JSON goes to standard output, and
@@ -85,6 +72,24 @@ impl TraceArgs {
         }
         Ok(())
     }
+}
+
+/// Why a file could not be written later; of these only `json` may be standard output.
+pub(crate) fn check_files(json: Option<&Path>, others: &[Option<&Path>]) -> Result<(), String> {
+    if others.iter().flatten().any(|path| is_stdout(path)) {
+        return Err("`-` is standard output, which only --json writes to: name a file".into());
+    }
+    let json = json.filter(|path| !is_stdout(path));
+    let mut seen: Vec<&Path> = Vec::new();
+    for path in json.into_iter().chain(others.iter().copied().flatten()) {
+        if seen.contains(&path) {
+            let path = path.display();
+            return Err(format!("{path} is to hold two things: name two files"));
+        }
+        check(path).map_err(|error| format!("can't write {}: {error}", path.display()))?;
+        seen.push(path);
+    }
+    Ok(())
 }
 
 /// Writes to standard output; whoever stops reading has read enough.

@@ -3,13 +3,15 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Result, anyhow, ensure};
 use limosa_payload::plan::Plan;
 use limosa_payload::protocol::TOUCHED_ALL;
 use limosa_payload::{Serial, pvh_elf};
 
-use crate::args::{GuestArgs, PayloadArgs};
-use crate::orders::guest_order;
+use crate::args::{GuestArgs, GuestChoice, PayloadArgs};
+use crate::command_run::USAGE;
+use crate::orders::{check_touched, guest_order};
+use crate::output::write_file;
 use crate::units::show_bytes;
 use crate::worker::spec_of;
 
@@ -24,14 +26,34 @@ const HEARTBEAT: Duration = Duration::from_millis(5);
 /// then on its serial port, checks all its memory when it reads `V` there and answers with what it
 /// found.
 pub(crate) fn write(args: &PayloadArgs) -> Result<ExitCode> {
-    let elf = elf(&args.guest, HEARTBEAT)?;
-    std::fs::write(&args.output, elf)
-        .with_context(|| format!("can't write {}", args.output.display()))?;
+    let elf = match usable(&args.guest).and_then(|()| elf(&args.guest, HEARTBEAT)) {
+        Ok(elf) => elf,
+        Err(error) => {
+            eprintln!("migrate-bench: {}", crate::in_one_line(&error));
+            return Ok(ExitCode::from(USAGE));
+        }
+    };
+    write_file(&args.output, elf)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Whether another VMM can run such a guest.
+fn usable(guest: &GuestArgs) -> Result<()> {
+    ensure!(
+        guest.guest != GuestChoice::Process,
+        "a process guest is no program for another VMM: leave out `--guest process`"
+    );
+    ensure!(
+        guest.vcpus == 1,
+        "--vcpus {}: the program has one vCPU under another VMM; leave it out",
+        guest.vcpus
+    );
+    Ok(())
 }
 
 /// The program of that guest, with its serial port on.
 pub(crate) fn elf(guest: &GuestArgs, heartbeat: Duration) -> Result<Vec<u8>> {
+    check_touched(guest)?;
     let mut spec = spec_of(&guest_order(guest, "kvm"))?;
     spec.workload.serial = Serial::On;
     // Another VMM gives no time stamp frequency: the guest measures it.

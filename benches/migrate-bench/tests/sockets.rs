@@ -36,7 +36,12 @@ fn each_setting_is_tried_and_the_fastest_is_named() {
 
 #[test]
 fn what_can_not_be_carried_is_wrong_usage() {
-    for line in ["--bytes 0", "--transport unix --link 1Gbit", "--repeat 0"] {
+    for line in [
+        "--bytes 0",
+        "--bytes 2TiB",
+        "--transport unix --link 1Gbit",
+        "--repeat 0",
+    ] {
         let done = bench(&format!("sockets {line}"));
         assert_eq!(done.code, Some(2), "{line}: {done:?}");
     }

@@ -66,6 +66,26 @@ fn a_workload_that_does_not_fit() {
         "source --to tcp://127.0.0.1:1 --memory 64MiB --working-set 65MiB",
         &["working set"],
     );
+    is_usage_error(
+        "run --memory 64MiB --working-set 1KiB",
+        &["at least one page", "larger working set"],
+    );
+    for command in ["run", "payload --output /nowhere/a", "rivals"] {
+        is_usage_error(
+            &format!("{command} --memory 64MiB --touched 65MiB"),
+            &["65.0 MiB touched of 64.0 MiB", "--touched"],
+        );
+    }
+}
+
+#[test]
+fn programs_that_no_other_vmm_runs() {
+    let payload = |line: &str, culprits: &[&str]| {
+        is_usage_error(&format!("payload --output /nowhere/a {line}"), culprits);
+    };
+    payload("--guest process", &["process guest"]);
+    payload("--vcpus 2", &["--vcpus 2", "one vCPU"]);
+    payload("--memory 1MiB", &["guest memory"]);
 }
 
 #[test]
@@ -107,6 +127,10 @@ fn files_that_cannot_be_written() {
     is_usage_error(
         &format!("run --plot {same} --timeline {same}"),
         &[&same, "two files"],
+    );
+    is_usage_error(
+        "compare a.json b.json --json /nowhere/a",
+        &["can't write /nowhere/a"],
     );
     is_usage_error("sockets --json /nowhere/a", &["can't write /nowhere/a"]);
     is_usage_error("rivals --json /nowhere/a", &["can't write /nowhere/a"]);

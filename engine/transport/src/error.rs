@@ -103,7 +103,7 @@ pub enum TransportFault {
         source: io::Error,
     },
     /// The address to listen on is in use.
-    #[error("the address is in use by another process; stop that process or choose another")]
+    #[error("the address is taken, by another process or by a file; free it or choose another")]
     AddressInUse,
     /// The address to listen on is not one of this host, or its file can't be made.
     #[error("can't listen there ({source}); it must be an address or folder of this host")]

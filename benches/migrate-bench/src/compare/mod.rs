@@ -14,7 +14,7 @@ use anyhow::Result;
 use clap::Args;
 
 use self::verdict::Comparison;
-use crate::output::{print, write_file};
+use crate::output::{check_files, print, write_file};
 
 /// The exit status of files that can't be read or compared.
 const UNUSABLE: u8 = 2;
@@ -45,6 +45,10 @@ fn level(text: &str) -> Result<f64, String> {
 
 /// Compares and shows; status 0 whatever was found, 2 for a file that is of no use.
 pub(crate) fn run(args: &CompareArgs) -> Result<ExitCode> {
+    if let Err(error) = check_files(args.json.as_deref(), &[]) {
+        eprintln!("migrate-bench: {error}");
+        return Ok(ExitCode::from(UNUSABLE));
+    }
     let read = load::load(&args.before).and_then(|a| Ok((a, load::load(&args.after)?)));
     let (before, after) = match read {
         Ok(both) => both,
@@ -61,8 +65,8 @@ pub(crate) fn run(args: &CompareArgs) -> Result<ExitCode> {
             print(&(serde_json::to_string_pretty(&comparison)? + "\n"))?;
         }
         Some(path) => {
-            write_file(path, serde_json::to_string_pretty(&comparison)? + "\n")?;
             print(&table)?;
+            write_file(path, serde_json::to_string_pretty(&comparison)? + "\n")?;
         }
         None => print(&table)?,
     }

@@ -29,6 +29,9 @@ const BUFFERS: [usize; 4] = [256 << 10, 1 << 20, 2 << 20, 4 << 20];
 /// Bytes a call to try.
 const CALLS: [usize; 5] = [64 << 10, 256 << 10, 1 << 20, 4 << 20, 16 << 20];
 
+/// Most bytes to carry: more than any host has memory to receive them in.
+const BYTES_MAX: u64 = 1 << 40;
+
 /// Options of `sockets`.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct SocketsArgs {
@@ -91,8 +94,12 @@ pub(crate) fn run(args: &SocketsArgs) -> Result<ExitCode> {
         eprintln!("migrate-bench: --link shapes TCP: leave out --transport unix, or --link");
         return Ok(ExitCode::from(USAGE));
     }
-    if args.bytes == 0 {
-        eprintln!("migrate-bench: --bytes 0: nothing to carry; give 64MiB or more");
+    if args.bytes == 0 || args.bytes > BYTES_MAX {
+        eprintln!(
+            "migrate-bench: --bytes {}: give 1 byte to {}, better 64MiB or more",
+            args.bytes,
+            show_bytes(BYTES_MAX)
+        );
         return Ok(ExitCode::from(USAGE));
     }
     if let Err(error) = args.output.check(&[]) {

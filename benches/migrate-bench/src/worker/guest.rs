@@ -9,7 +9,7 @@ use limosa_payload::{Histogram, VcpuReport};
 use limosa_shim::{Backing, GuestSpec, HugePages, KvmGuest, ProcessGuest, Workload, WorkloadSpec};
 
 use crate::args::GuestArgs;
-use crate::orders::guest_order;
+use crate::orders::{check_touched, guest_order};
 use crate::protocol::{GuestOrder, GuestSight};
 use crate::report::Quantiles;
 use crate::units::ms;
@@ -74,6 +74,7 @@ impl AnyGuest {
 
 /// What a guest of the command line is, checked before a process is started for it.
 pub(crate) fn check_guest(args: &GuestArgs, kind: &str) -> Result<()> {
+    check_touched(args)?;
     let spec = spec_of(&guest_order(args, kind))?;
     match kind {
         "process" => spec.process_params(0)?,
