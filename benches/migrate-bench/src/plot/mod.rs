@@ -8,6 +8,7 @@ mod title;
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use plotters::coord::Shift;
 use plotters::prelude::*;
 
 use self::panels::Panels;
@@ -20,6 +21,12 @@ const SIZE: (u32, u32) = (960, 640);
 /// Height of the two lines above the panels.
 const HEAD: u32 = 58;
 const FONT: &str = "sans-serif";
+/// Between the picture's edge and its first letters.
+const EDGE: i32 = 16;
+/// Smallest letters, in pixels.
+const SMALLEST: u32 = 7;
+
+type Area<'t> = DrawingArea<SVGBackend<'t>, Shift>;
 
 /// What is drawn, and what is said above it.
 pub(crate) struct Picture<'a> {
@@ -49,13 +56,26 @@ fn draw(picture: &Picture<'_>) -> Result<String> {
         let (head, below) = root.split_vertically(HEAD);
         let lines = [(&picture.what, 17, 12), (&picture.outcome, 14, 36)];
         for (line, size, y) in lines {
-            let style = TextStyle::from((FONT, size)).color(&BLACK);
-            head.draw(&Text::new(line.clone(), (16, y), style))?;
+            let style = fitting(&head, line, size)?;
+            head.draw(&Text::new(line.clone(), (EDGE, y), style))?;
         }
         Panels::of(picture.timeline).draw(&below)?;
         root.present()?;
     }
     Ok(text)
+}
+
+/// The style of a line, as large as `size` and as small as it takes to fit.
+fn fitting<'t>(area: &Area<'_>, line: &str, size: u32) -> Result<TextStyle<'t>> {
+    let room = SIZE.0 - 2 * EDGE as u32;
+    let mut style = TextStyle::from((FONT, size)).color(&BLACK);
+    for smaller in (SMALLEST..size).rev() {
+        if area.estimate_text_size(line, &style)?.0 <= room {
+            break;
+        }
+        style = TextStyle::from((FONT, smaller)).color(&BLACK);
+    }
+    Ok(style)
 }
 
 #[cfg(test)]

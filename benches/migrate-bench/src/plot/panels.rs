@@ -2,14 +2,13 @@
 
 use anyhow::Result;
 use plotters::chart::ChartContext;
-use plotters::coord::Shift;
 use plotters::coord::types::RangedCoordf64;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
-use super::FONT;
 use super::lines::{self, Bar, Point};
 use super::scale::{Scale, axis_end};
+use super::{Area, FONT};
 use crate::timeline::{Timeline, What};
 use crate::units::{show_bytes, show_ms};
 
@@ -33,7 +32,6 @@ const ROUND_LABELS_MAX: usize = 8;
 /// Most rounds that are described beside their bars.
 const DESCRIBED_MAX: usize = 6;
 
-type Area<'t> = DrawingArea<SVGBackend<'t>, Shift>;
 type Chart<'a, 't> = ChartContext<'a, SVGBackend<'t>, Cartesian2d<RangedCoordf64, RangedCoordf64>>;
 
 /// A move, ready to be drawn.
@@ -179,7 +177,7 @@ impl<'a> Panels<'a> {
         let words = format!("{} sent in {took}", show_bytes(bar.sent_bytes));
         let gap = self.end * 0.008;
         let [from, to] = [bar.from_ms, bar.to_ms].map(|ms| self.time.of(ms));
-        let (x, side) = if to < self.end * 0.6 {
+        let (x, side) = if to < self.end * 0.72 {
             (to + gap, HPos::Left)
         } else if from > self.end * 0.4 {
             (from - gap, HPos::Right)

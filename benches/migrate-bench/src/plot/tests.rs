@@ -120,6 +120,24 @@ fn long_moves_are_told_in_seconds() {
 }
 
 #[test]
+fn a_long_title_gets_smaller_letters() {
+    let size_of = |what: &str| {
+        let svg = draw(&Picture {
+            what: what.into(),
+            outcome: String::new(),
+            timeline: &timeline(),
+        });
+        let svg = svg.unwrap();
+        let (before, _) = svg.split_once(what).unwrap();
+        let (_, text) = before.rsplit_once("<text").unwrap();
+        attribute(text, "font-size")
+    };
+    let short = size_of("a short title");
+    let long = size_of(&"a guest to unix:PATH ".repeat(7));
+    assert!(long < short, "{long} of {short}");
+}
+
+#[test]
 fn every_round_is_seen_however_short() {
     let mut timeline = timeline();
     let last = timeline.samples.last().unwrap().clone();
