@@ -65,7 +65,7 @@ pub use limosa_session::{
     Custody, Event, OnStall, SessionConfig, SessionError, Stage, TargetPolicy, Warning,
 };
 pub use limosa_transport::{
-    Congestion, Endpoint, EndpointError, IoChoice, LinkConfig, Listener, TransportError,
+    Congestion, Endpoint, EndpointError, IoChoice, LinkConfig, Listener, Splice, TransportError,
 };
 pub use limosa_wire::{
     EncodingCounts, EncodingSet, Offer, Round, RoundKind, SectionKind, StateSection,

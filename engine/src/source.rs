@@ -7,7 +7,7 @@ use crossbeam_channel::Sender;
 use limosa_pages::{CHUNK_PAGES, ChunkIndex, MemoryMap, PAGE_BYTES, PageRange, PageSet};
 use limosa_pipeline::{GuestMemory, PackConfig, StreamReport, chunks_by_stream};
 use limosa_session::{RoundPlan, RoundReport};
-use limosa_transport::{Endpoint, PageLink, Wait, connect_stream};
+use limosa_transport::{Endpoint, PageLink, Splice, Wait, connect_stream};
 use limosa_wire::{
     Bind, EncodingCounts, EncodingSet, MigrationId, RoundKind, StateSection, StreamIndex,
     StreamSecret,
@@ -125,6 +125,9 @@ impl<'a, G: SourceGuest> SourceRooms<'a, G> {
         let sending = Sending::start(links, &plan, &self.news)?;
         self.report.stream_count = stream_count;
         self.tells_absent = pack.sends_absent();
+        if pack.sends_live() && self.config.link.splice == Splice::Auto {
+            self.report.io += ", memory spliced";
+        }
         self.sending = Some(sending);
         Ok(())
     }

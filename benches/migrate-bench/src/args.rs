@@ -255,6 +255,10 @@ pub(crate) struct LinkArgs {
     /// on links within one host. `never`: on no link; the other side must ask for it too.
     #[arg(long, value_enum, default_value_t = StagingChoice::Auto)]
     pub(crate) staging: StagingChoice,
+    /// Whether pages that pass through no buffer are handed to the socket by reference (vmsplice),
+    /// where the kernel can, or copied into it.
+    #[arg(long, value_enum, default_value_t = SpliceChoice::Auto)]
+    pub(crate) splice: SpliceChoice,
     /// Longest pause that the guest may see (1ms to 60s).
     #[arg(long, value_parser = units::downtime, default_value = "300ms")]
     pub(crate) downtime: Duration,
@@ -327,6 +331,8 @@ choices! {
     CodecChoice { Auto, None, Lz4 }
     /// Way of raw pages.
     StagingChoice { Auto, Always, Never }
+    /// How pages that pass through no buffer reach a socket.
+    SpliceChoice { Auto, Never }
     /// Policy for a guest that is too busy.
     OnStallChoice { Fail, Stop }
 }
@@ -376,6 +382,7 @@ mod tests {
             "target --listen nowhere",
             "run --codec zip",
             "run --staging maybe",
+            "run --splice always",
         ] {
             let words = std::iter::once("migrate-bench").chain(line.split(' '));
             let error = Cli::try_parse_from(words).unwrap_err();

@@ -158,6 +158,7 @@ pub(crate) fn config_of(args: &RunArgs, bench: &Bench, kind: &str, reason: &str)
         threads: args.link.threads.map_or(host_facts().lps, usize::from),
         codec: link.codec.clone(),
         staging: link.staging.clone(),
+        splice: link.splice.clone(),
         downtime_ms: link.downtime.as_secs_f64() * 1e3,
         on_stall: link.on_stall.clone(),
         seed: guest.seed,

@@ -89,5 +89,6 @@ pub(crate) fn link_order(args: &LinkArgs) -> LinkOrder {
         on_stall: args.on_stall.to_string(),
         io: args.io.to_string(),
         staging: args.staging.to_string(),
+        splice: args.splice.to_string(),
     }
 }

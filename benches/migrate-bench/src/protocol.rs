@@ -108,6 +108,8 @@ pub(crate) struct LinkOrder {
     pub(crate) io: String,
     #[serde(default)]
     pub(crate) staging: String,
+    #[serde(default)]
+    pub(crate) splice: String,
 }
 
 impl CpuFacts {

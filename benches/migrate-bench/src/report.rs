@@ -48,6 +48,7 @@ pub(crate) struct Config {
     pub(crate) threads: usize,
     pub(crate) codec: String,
     pub(crate) staging: String,
+    pub(crate) splice: String,
     pub(crate) downtime_ms: f64,
     pub(crate) on_stall: String,
     pub(crate) seed: u64,

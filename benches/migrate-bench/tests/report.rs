@@ -38,7 +38,7 @@ const TOP: [(&str, Kind); 6] = [
     ("/summary", Any),
 ];
 
-const CONFIG: [(&str, Kind); 29] = [
+const CONFIG: [(&str, Kind); 30] = [
     ("/guest", OneOf(&["kvm", "process"])),
     ("/guest_reason", Text),
     ("/memory_bytes", Count),
@@ -58,6 +58,7 @@ const CONFIG: [(&str, Kind); 29] = [
     ("/threads", Count),
     ("/codec", OneOf(&["auto"])),
     ("/staging", OneOf(&["auto"])),
+    ("/splice", OneOf(&["auto"])),
     ("/downtime_ms", Figure),
     ("/on_stall", OneOf(&["fail"])),
     ("/seed", Count),

@@ -11,7 +11,7 @@ use crate::error::TransportError;
 use crate::link::{Link, Start};
 use crate::page::{FrameBytes, PageReceiver, PageSender};
 use crate::probe::PageIo;
-use crate::sys::{self, Pieces};
+use crate::sys::{self, Followed, Pieces};
 
 /// Sends each frame before it returns, and gives its buffer back at once.
 pub(crate) struct BlockingSender<B> {
@@ -30,7 +30,7 @@ impl<B: FrameBytes> PageSender<B> for BlockingSender<B> {
     fn send(&mut self, frame: B) -> Result<Option<B>, TransportError> {
         let mut pieces = Vec::new();
         frame.pieces(&mut pieces);
-        self.link.send_pieces(&pieces)?;
+        self.link.send_pieces(&pieces, 0, Followed::ByNothing)?;
         Ok(Some(frame))
     }
 

@@ -41,12 +41,13 @@ mod newcomer;
 mod options;
 mod page;
 mod probe;
+mod splice;
 mod sys;
 mod unix_path;
 mod uring;
 mod wait;
 
-pub use config::{Congestion, IoChoice, LinkConfig};
+pub use config::{Congestion, IoChoice, LinkConfig, Splice};
 pub use connect::{connect_control, connect_stream};
 pub use control::{ControlLink, ControlReader, ControlWriter};
 pub use endpoint::{Endpoint, EndpointError};

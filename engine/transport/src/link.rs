@@ -12,7 +12,7 @@ use socket2::Socket;
 
 use crate::error::{LinkName, TransportError, TransportFault};
 use crate::page::Piece;
-use crate::sys::{self, Awaited};
+use crate::sys::{self, Awaited, Followed};
 use crate::wait::Wait;
 
 /// Where in a message or frame a piece begins.
@@ -121,16 +121,17 @@ impl Link {
         Ok(())
     }
 
-    /// Sends `pieces`, by blocking calls.
-    pub(crate) fn send_pieces(&self, pieces: &[Piece<'_>]) -> Result<(), TransportError> {
-        let piece_bytes = |piece: &Piece<'_>| match piece {
-            Piece::Bytes(bytes) => bytes.len(),
-            Piece::Memory(slice) => slice.len(),
-        };
-        let total: usize = pieces.iter().map(piece_bytes).sum();
-        let mut sent = 0;
+    /// Sends what of `pieces` is behind their first `skip` bytes, by blocking calls.
+    pub(crate) fn send_pieces(
+        &self,
+        pieces: &[Piece<'_>],
+        skip: usize,
+        followed: Followed,
+    ) -> Result<(), TransportError> {
+        let total: usize = pieces.iter().map(Piece::len).sum();
+        let mut sent = skip;
         while sent < total {
-            sent += self.sent(sys::send_pieces(self.as_fd(), pieces, sent))?;
+            sent += self.sent(sys::send_pieces(self.as_fd(), pieces, sent, followed))?;
         }
         Ok(())
     }

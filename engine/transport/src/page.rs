@@ -1,5 +1,5 @@
 //! Page streams: what a sender takes and gives back, what a receiver fills. How the kernel is asked
-//! is in `uring.rs` and `blocking.rs`.
+//! is in `uring.rs`, `blocking.rs` and `splice.rs`.
 
 use std::sync::Arc;
 
@@ -7,12 +7,13 @@ use limosa_wire::StreamIndex;
 use vm_memory::VolatileSlice;
 
 use crate::blocking::{BlockingReceiver, BlockingSender};
-use crate::config::{IoChoice, LinkConfig};
+use crate::config::{IoChoice, LinkConfig, Splice};
 use crate::endpoint::Endpoint;
 use crate::error::{TransportError, TransportFault};
 use crate::link::{Link, StopHandle};
 use crate::options::{self, LinkFacts};
 use crate::probe::PageIo;
+use crate::splice::SplicingSender;
 use crate::uring::{Ring, UringReceiver, UringSender};
 
 /// A part of what a [`FrameBytes`] puts on the wire.
@@ -20,19 +21,33 @@ use crate::uring::{Ring, UringReceiver, UringSender};
 pub enum Piece<'a> {
     /// Bytes that hold still.
     Bytes(&'a [u8]),
-    /// Memory that others may write meanwhile: each byte goes as it is when the kernel takes it.
+    /// Memory that others may write meanwhile: each byte goes as it is when the kernel takes it or,
+    /// where it is [spliced](Splice), as late as when the peer does.
     Memory(VolatileSlice<'a>),
+}
+
+impl Piece<'_> {
+    /// How many bytes it puts on the wire.
+    pub(crate) fn len(&self) -> usize {
+        match self {
+            Self::Bytes(bytes) => bytes.len(),
+            Self::Memory(slice) => slice.len(),
+        }
+    }
+
+    pub(crate) fn is_memory(&self) -> bool {
+        matches!(self, Self::Memory(_))
+    }
 }
 
 /// Whole frames that are handed over to be sent.
 ///
-/// A sender keeps the buffer to itself, in one place and untouched, from the one call of
+/// A sender keeps the buffer to itself, in one place and untouched, from its last call of
 /// [`pieces`](Self::pieces) until the kernel is through with them; so whatever safe code returns
 /// there, inside the buffer, on the heap, or borrowed from what the buffer keeps alive, stays where
 /// it is.
 pub trait FrameBytes: Send + 'static {
-    /// Appends, in their order, the pieces that go on the wire. Called once for each time that the
-    /// buffer is sent.
+    /// Appends, in their order, the pieces that go on the wire.
     fn pieces<'a>(&'a self, pieces: &mut Vec<Piece<'a>>);
 }
 
@@ -126,6 +141,7 @@ pub struct PageLink {
     link: Arc<Link>,
     stream: StreamIndex,
     io: IoChoice,
+    splice: Splice,
     frames_in_flight_max: usize,
 }
 
@@ -135,6 +151,7 @@ impl PageLink {
             link: Arc::new(link),
             stream,
             io: config.io,
+            splice: config.splice,
             frames_in_flight_max: config.frames_in_flight_bound(),
         }
     }
@@ -173,9 +190,15 @@ impl PageLink {
     ///
     /// [`NoUring`](TransportFault::NoUring) when io_uring was demanded and can't be had.
     pub fn into_sender<B: FrameBytes>(self) -> Result<Box<dyn PageSender<B>>, TransportError> {
-        Ok(match self.ring()? {
-            Some(ring) => Box::new(UringSender::new(self.link, ring, self.frames_in_flight_max)),
-            None => Box::new(BlockingSender::new(self.link)),
+        let ring = self.ring()?;
+        let (link, held_max) = (Arc::clone(&self.link), self.frames_in_flight_max);
+        let usual: Box<dyn PageSender<B>> = match ring {
+            Some(ring) => Box::new(UringSender::new(link, ring, held_max)),
+            None => Box::new(BlockingSender::new(link)),
+        };
+        Ok(match self.splice {
+            Splice::Auto => SplicingSender::around(self.link, usual),
+            Splice::Never => usual,
         })
     }
 

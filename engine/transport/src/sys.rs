@@ -1,5 +1,5 @@
 //! The few socket calls that no safe crate offers: sending from and receiving into guest memory,
-//! and `poll`. It knows no protocol.
+//! splicing it, and `poll`. It knows no protocol.
 //!
 //! # Safety rules
 //!
@@ -7,9 +7,11 @@
 //! 2. Guest memory is only ever read and written by the kernel, through a `VolatileSlice`'s
 //!    pointer: no Rust reference to it is made, so it does not matter who else reads or writes it
 //!    meanwhile.
+//! 3. Memory that was spliced is only referred to by the kernel, which keeps its pages, not its
+//!    addresses: it may be unmapped, and is only ever read.
 #![expect(
     unsafe_code,
-    reason = "sendmsg and recvmsg over volatile memory, and poll, have no safe door"
+    reason = "sendmsg, recvmsg and vmsplice over volatile memory, and poll, have no safe door"
 )]
 
 use std::io;
@@ -99,24 +101,111 @@ pub(crate) fn landing_bytes(landing: &[VolatileSlice<'_>]) -> usize {
     landing.iter().map(VolatileSlice::len).sum()
 }
 
+/// Whether more bytes of a frame will follow those of a call: the kernel need not send a packet
+/// that is not full.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Followed {
+    ByNothing,
+    ByMore,
+}
+
+/// `pieces` behind their first `skip` bytes, as many as one call takes.
+fn rest_of(pieces: &[Piece<'_>], skip: usize) -> Pieces {
+    let (mut all, mut rest) = (Pieces::default(), Pieces::default());
+    all.append(pieces);
+    rest.append_rest(&all, skip);
+    rest
+}
+
 /// Sends `pieces` behind their first `skip` bytes; returns when all are with the kernel, as many as
 /// one call takes, or the socket's time is up.
 pub(crate) fn send_pieces(
     socket: BorrowedFd<'_>,
     pieces: &[Piece<'_>],
     skip: usize,
+    followed: Followed,
 ) -> io::Result<usize> {
-    let (mut all, mut rest) = (Pieces::default(), Pieces::default());
-    all.append(pieces);
-    rest.append_rest(&all, skip);
+    let mut rest = rest_of(pieces, skip);
+    let flags = match followed {
+        Followed::ByNothing => libc::MSG_NOSIGNAL,
+        Followed::ByMore => libc::MSG_NOSIGNAL | libc::MSG_MORE,
+    };
     // SAFETY: all-zero is a valid `msghdr`: no address, no pieces, no control data.
     let mut message: libc::msghdr = unsafe { mem::zeroed() };
     message.msg_iov = rest.0.as_mut_ptr();
     message.msg_iovlen = rest.0.len();
     // SAFETY: the pieces are borrowed until the call returns, and only read; the message and its
     // piece list live on this stack and in `rest`.
-    let sent = unsafe { libc::sendmsg(socket.as_raw_fd(), &raw const message, libc::MSG_NOSIGNAL) };
+    let sent = unsafe { libc::sendmsg(socket.as_raw_fd(), &raw const message, flags) };
     usize::try_from(sent).map_err(|_| io::Error::last_os_error())
+}
+
+/// Makes room for `bytes` in a pipe where the process may have it; else its room stays.
+pub(crate) fn make_room(pipe: BorrowedFd<'_>, bytes: usize) {
+    let wanted = libc::c_int::try_from(bytes).unwrap_or(libc::c_int::MAX);
+    // SAFETY: the call takes a number and no pointer.
+    unsafe { libc::fcntl(pipe.as_raw_fd(), libc::F_SETPIPE_SZ, wanted) };
+}
+
+/// Puts references to the pages of `memory`, pieces all, behind its first `skip` bytes into an
+/// empty pipe; says for how many bytes, never 0 and as many as it has room for.
+pub(crate) fn vmsplice(
+    pipe: BorrowedFd<'_>,
+    memory: &[Piece<'_>],
+    skip: usize,
+) -> io::Result<usize> {
+    let rest = rest_of(memory, skip);
+    // SAFETY: the pieces are borrowed until the call returns; what the kernel keeps are references
+    // of its own to their pages, which it reads.
+    let taken = unsafe {
+        libc::vmsplice(
+            pipe.as_raw_fd(),
+            rest.0.as_ptr(),
+            rest.0.len(),
+            libc::SPLICE_F_NONBLOCK,
+        )
+    };
+    match usize::try_from(taken) {
+        Ok(0) => Err(io::ErrorKind::WriteZero.into()),
+        Ok(bytes) => Ok(bytes),
+        Err(_) => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Moves at most `bytes` from a pipe into a socket; returns when they are with the kernel, or the
+/// socket's time is up. It must not be called for more than the pipe holds.
+pub(crate) fn splice(
+    pipe: BorrowedFd<'_>,
+    socket: BorrowedFd<'_>,
+    bytes: usize,
+    followed: Followed,
+) -> io::Result<usize> {
+    let flags = match followed {
+        Followed::ByNothing => 0,
+        Followed::ByMore => libc::SPLICE_F_MORE,
+    };
+    let (from, to) = (pipe.as_raw_fd(), socket.as_raw_fd());
+    let nowhere = std::ptr::null_mut();
+    // SAFETY: pipe and socket have no offsets, so none are pointed to.
+    let moved = unsafe { libc::splice(from, nowhere, to, nowhere, bytes, flags) };
+    usize::try_from(moved).map_err(|_| io::Error::last_os_error())
+}
+
+/// Has this thread not be told by a signal of a socket that is closed: splice(2) takes no
+/// `MSG_NOSIGNAL`, and not every program ignores `SIGPIPE` as Rust's do.
+pub(crate) fn block_sigpipe() -> io::Result<()> {
+    // SAFETY: all-zero is a set of signals for the next call to empty.
+    let mut signals: libc::sigset_t = unsafe { mem::zeroed() };
+    // SAFETY: the set lives on this stack; no old mask is asked for.
+    let failure = unsafe {
+        libc::sigemptyset(&raw mut signals);
+        libc::sigaddset(&raw mut signals, libc::SIGPIPE);
+        libc::pthread_sigmask(libc::SIG_BLOCK, &raw const signals, std::ptr::null_mut())
+    };
+    match failure {
+        0 => Ok(()),
+        code => Err(io::Error::from_raw_os_error(code)),
+    }
 }
 
 /// Receives into `into`; returns when it is full, the peer has closed, or the socket's time is up.

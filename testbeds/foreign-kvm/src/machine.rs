@@ -12,6 +12,15 @@ use std::time::{Duration, Instant};
 use crate::initramfs::{BOOTED, STEP_ENDED};
 use crate::tools::Tools;
 
+/// What a kernel says that was kept from its processors for too long. Sources: Linux
+/// kernel/watchdog.c, kernel/rcu/tree_stall.h, kernel/time/clocksource.c.
+const STOOD_STILL: [&str; 4] = [
+    "soft lockup",
+    "detected stall",
+    "kthread starved",
+    "timekeeping watchdog",
+];
+
 /// How many of the last lines an error repeats.
 const LINES_REPEATED: usize = 60;
 
@@ -22,9 +31,11 @@ const LISTENS_MAX: Duration = Duration::from_secs(30);
 /// than any real one, and no guest would move. Without other clocks the kernel doesn't measure it
 /// anew; and it doesn't distrust the counter because there are many processors (a clock that is a
 /// device costs an exit under one lock for each look). Source: Linux
-/// Documentation/admin-guide/kernel-parameters.txt.
+/// Documentation/admin-guide/kernel-parameters.txt. A processor that stands still for twice the
+/// watchdog's threshold, which is less than peers wait, is told of.
 const KERNEL_PARAMETERS: &str = "console=ttyS0 panic=-1 mitigations=off quiet \
-                                 tsc=reliable tsc_early_khz=2500000 hpet=disable pmtmr=0";
+                                 tsc=reliable tsc_early_khz=2500000 hpet=disable pmtmr=0 \
+                                 watchdog_thresh=4";
 
 /// One thread goes round all logical processors. With a thread for each, 64 of them wait for each
 /// other's interrupts ten times as long, and a host with only one clock stops now and then.
@@ -99,6 +110,7 @@ pub struct Machine {
     lines: Receiver<String>,
     /// Everything printed so far.
     printed: Vec<String>,
+    stood_still: bool,
     /// The first line of the step.
     step: usize,
     /// The first line that nobody has waited for.
@@ -189,6 +201,7 @@ impl Machine {
             qemu,
             lines,
             printed: Vec::new(),
+            stood_still: false,
             step: 0,
             unseen: 0,
         })
@@ -198,6 +211,20 @@ impl Machine {
     #[must_use]
     pub fn name(&self) -> &'static str {
         self.name
+    }
+
+    /// Whether its kernel ever said that its processors did not run for long: the emulation stood
+    /// still, so whatever failed then says nothing about what was tested.
+    pub fn stood_still(&mut self) -> bool {
+        while let Ok(line) = self.lines.try_recv() {
+            self.note(line);
+        }
+        self.stood_still
+    }
+
+    fn note(&mut self, line: String) {
+        self.stood_still |= STOOD_STILL.iter().any(|words| line.contains(words));
+        self.printed.push(line);
     }
 
     /// Where the other host of its network reaches it; `127.0.0.1` without a network.
@@ -268,7 +295,7 @@ impl Machine {
             let left = end.saturating_duration_since(Instant::now());
             let why = match self.lines.recv_timeout(left) {
                 Ok(line) => {
-                    self.printed.push(line);
+                    self.note(line);
                     continue;
                 }
                 Err(RecvTimeoutError::Timeout) => "in time",

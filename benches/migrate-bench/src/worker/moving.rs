@@ -6,8 +6,8 @@ use anyhow::Result;
 use limosa::{
     CancelToken, Cause, Codec, EncodingCounts, Endpoint, GuestError, GuestMemory, IoChoice,
     LinkConfig, Listener, MigrationConfig, MigrationError, Moment, Offer, OnStall, SessionError,
-    SourceGuest, SourceReport, Staging, StateSection, TargetGuest, TargetHost, TargetPolicy,
-    migrate_in, migrate_out,
+    SourceGuest, SourceReport, Splice, Staging, StateSection, TargetGuest, TargetHost,
+    TargetPolicy, migrate_in, migrate_out,
 };
 use limosa_compat::HostCpu;
 use limosa_payload::protocol::Phase;
@@ -327,6 +327,10 @@ fn config_of(order: &LinkOrder) -> MigrationConfig {
         _ => OnStall::Fail,
     };
     config.link.io = io_of(&order.io);
+    config.link.splice = match order.splice.as_str() {
+        "never" => Splice::Never,
+        _ => Splice::Auto,
+    };
     config.staging = staging_of(&order.staging);
     config.codec = match order.codec.as_str() {
         "none" => Codec::None,
