@@ -134,7 +134,7 @@ fn a_port_that_is_taken() {
     assert_eq!(done.code, Some(1), "{done:?}");
     assert_eq!(done.err.lines().count(), 1, "{done:?}");
     assert!(done.err.contains(&endpoint), "{done:?}");
-    assert_eq!(done.err.matches("in use").count(), 1, "{done:?}");
+    assert_eq!(done.err.matches("is taken").count(), 1, "{done:?}");
 }
 
 #[test]
