@@ -105,6 +105,7 @@ impl KvmGuest {
         let (backing, huge_pages) = (spec.backing, spec.huge_pages);
         let ram = GuestRam::with_room(map.clone(), backing, huge_pages, spec.room())?;
         let mut blank = Blank::new(ram, spec.vcpu_count)?;
+        blank.vm.settle()?;
         let image = Image::embedded()?;
         let cpu = cpu::give(&blank.kvm, &mut blank.vcpus, &chosen, &spec.cpu)?;
         // Whatever was chosen, these are the addresses that the guest sees.
@@ -235,6 +236,7 @@ impl KvmGuest {
         }
         let state = MachineState::decode(sections)?;
         state.check_cpu(&self.cpu.processor)?;
+        self.vm.settle()?;
         let cells = self.threads.workers().iter();
         let mut vcpus: Vec<_> = cells.map(|cell| cell.lock()).collect();
         let vcpus = vcpus.iter_mut().map(|vcpu| &mut **vcpu);
@@ -263,6 +265,7 @@ impl KvmGuest {
     /// # Errors
     /// When KVM can't record writes.
     pub fn dirty_source(&mut self) -> Result<Box<dyn DirtySource>, ShimError> {
+        self.vm.settle()?;
         let log = self.vm.dirty_log()?;
         let log = log.with_presence(presence(self.pages.ram()));
         let own = VmmWrites::beside(self.recorder.clone());

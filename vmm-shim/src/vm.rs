@@ -3,7 +3,7 @@
 //!
 //! Safety rules: a slot tells the kernel to let vCPUs read and write memory of this process. So
 //! every slot is a region of a [`GuestRam`], and that memory is kept alive by the machine and by
-//! each vCPU.
+//! each vCPU; the machine waits for whoever adds slots before it goes.
 #![expect(
     unsafe_code,
     reason = "giving guest memory to KVM by its address in this process"
@@ -12,6 +12,7 @@
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::Arc;
+use std::thread::JoinHandle;
 
 use kvm_bindings::{
     KVM_API_VERSION, KVM_PIT_SPEAKER_DUMMY, kvm_pit_config, kvm_userspace_memory_region,
@@ -98,13 +99,34 @@ pub fn open_kvm() -> Result<Kvm, VmError> {
 #[derive(Debug)]
 pub(crate) struct Vm {
     // Dropped before the memory.
-    fd: VmFd,
+    slots: Slots,
+    fd: Arc<VmFd>,
     ram: Arc<GuestRam>,
 }
 
+/// How far the memory slots are.
+#[derive(Debug)]
+enum Slots {
+    /// A thread adds them.
+    Coming(Option<JoinHandle<Result<(), VmError>>>),
+    /// KVM has them all.
+    Set,
+}
+
+impl Drop for Slots {
+    fn drop(&mut self) {
+        if let Self::Coming(thread) = self
+            && let Some(thread) = thread.take()
+        {
+            // Its answer is of no use any more.
+            let _ = thread.join();
+        }
+    }
+}
+
 impl Vm {
-    /// Makes a machine with interrupt controllers, timer and a slot for each region of memory. It
-    /// takes 5 to 10 ms: to be done before a guest stands still for it.
+    /// Makes a machine with interrupt controllers and timer. A thread gives it a slot for each
+    /// region of memory, for which KVM waits 5 to 10 ms: see [`settle`](Self::settle).
     pub(crate) fn new(kvm: &Kvm, ram: Arc<GuestRam>) -> Result<Self, VmError> {
         if let Some(pages) = layout::in_device_hole(ram.map()) {
             return Err(VmError::MemoryOnDevices { pages });
@@ -112,22 +134,45 @@ impl Vm {
         let fd = kvm
             .create_vm()
             .map_err(|error| VmError::refused("KVM_CREATE_VM", error))?;
-        let vm = Self { fd, ram };
+        let fd = Arc::new(fd);
+        let mut vm = Self {
+            slots: Slots::Coming(None),
+            fd,
+            ram,
+        };
         vm.add_controllers()?;
-        for (slot, region) in (0..).zip(vm.ram.regions()) {
-            let region = kvm_userspace_memory_region {
-                slot,
-                flags: 0,
-                guest_phys_addr: region.pages().start().address().get(),
-                memory_size: region.pages().count().bytes(),
-                userspace_addr: region.host_address(),
-            };
-            // SAFETY: the addresses are those of a region of `ram`, which lives as long as the
-            // machine and each of its vCPUs; host code touches it by volatile access only.
-            unsafe { vm.fd.set_user_memory_region(region) }
-                .map_err(|error| VmError::refused("KVM_SET_USER_MEMORY_REGION", error))?;
-        }
+        let (fd, ram) = (Arc::clone(&vm.fd), Arc::clone(&vm.ram));
+        let thread = std::thread::Builder::new()
+            .name("memory-slots".into())
+            .spawn(move || add_slots(&fd, &ram))
+            .map_err(|source| VmError::Refused {
+                call: "clone",
+                source,
+            })?;
+        vm.slots = Slots::Coming(Some(thread));
         Ok(vm)
+    }
+
+    /// Waits until vCPUs can reach all memory, and KVM can log what they write.
+    ///
+    /// # Errors
+    /// What KVM said of a slot, once; later that there are none.
+    pub(crate) fn settle(&mut self) -> Result<(), VmError> {
+        let lost = |text: &str| VmError::Refused {
+            call: "KVM_SET_USER_MEMORY_REGION",
+            source: io::Error::other(text),
+        };
+        let Slots::Coming(thread) = &mut self.slots else {
+            return Ok(());
+        };
+        let thread = thread
+            .take()
+            .ok_or_else(|| lost("the guest has no memory"))?;
+        thread
+            .join()
+            .unwrap_or_else(|_| Err(lost("the thread that adds memory ended early")))?;
+        self.slots = Slots::Set;
+        Ok(())
     }
 
     fn add_controllers(&self) -> Result<(), VmError> {
@@ -178,11 +223,29 @@ impl Vm {
         KvmLog::new(vm, slots.collect())
     }
 
-    pub(crate) const fn fd(&self) -> &VmFd {
+    pub(crate) fn fd(&self) -> &VmFd {
         &self.fd
     }
 
     pub(crate) const fn ram(&self) -> &Arc<GuestRam> {
         &self.ram
     }
+}
+
+/// Lets vCPUs reach each region of memory.
+fn add_slots(fd: &VmFd, ram: &GuestRam) -> Result<(), VmError> {
+    for (slot, region) in (0..).zip(ram.regions()) {
+        let region = kvm_userspace_memory_region {
+            slot,
+            flags: 0,
+            guest_phys_addr: region.pages().start().address().get(),
+            memory_size: region.pages().count().bytes(),
+            userspace_addr: region.host_address(),
+        };
+        // SAFETY: the addresses are those of a region of `ram`, which lives as long as the machine
+        // and each of its vCPUs; host code touches it by volatile access only.
+        unsafe { fd.set_user_memory_region(region) }
+            .map_err(|error| VmError::refused("KVM_SET_USER_MEMORY_REGION", error))?;
+    }
+    Ok(())
 }
