@@ -87,7 +87,18 @@ pub(crate) struct Reference {
     pub(crate) time_ratio: Option<Spread>,
     /// The reference's total ÷ ours.
     pub(crate) ratio_to_sockets: Option<Spread>,
+    /// The same sockets without a copy at the sending end; none on a shaped link.
+    pub(crate) spliced: Option<SplicedReference>,
     pub(crate) memory: Option<MemorySpeeds>,
+}
+
+/// What sockets do to which memory goes by reference (vmsplice).
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct SplicedReference {
+    pub(crate) total_ms: Vec<f64>,
+    pub(crate) throughput_gib_s: Spread,
+    /// Their total ÷ ours.
+    pub(crate) ratio_to_sockets: Spread,
 }
 
 /// What memory itself could do beside each run, on one thread and on all.

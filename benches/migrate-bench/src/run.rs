@@ -252,12 +252,12 @@ impl Bench {
     }
 
     /// Lets bare sockets carry `bytes` as the guest moves, into memory of the same kind, then
-    /// measures memory; returns the sockets' milliseconds.
+    /// measures memory for `speeds`, where that is wanted; returns the sockets' milliseconds.
     pub(crate) fn carry(
         &mut self,
         bytes: u64,
         settings: &SocketSettings,
-        speeds: &mut SpeedSamples,
+        speeds: Option<&mut SpeedSamples>,
     ) -> Result<f64> {
         let carriage = Carriage {
             streams: self.link.streams,
@@ -269,7 +269,7 @@ impl Bench {
         let workers = Carriage::workers(&self.wire, self.threads)?;
         let endpoint = self.endpoint(End::Target);
         let stop = Arc::clone(&self.interrupted);
-        carriage.carry(&mut self.wire, workers, endpoint, &stop, Some(speeds))
+        carriage.carry(&mut self.wire, workers, endpoint, &stop, speeds)
     }
 
     /// How much memory the guest takes at the target.

@@ -182,6 +182,19 @@ fn references(reference: &Reference) -> String {
                 ratio.median, ratio.min, ratio.max
             )
         });
+    let spliced = reference
+        .spliced
+        .as_ref()
+        .map_or_else(String::new, |spliced| {
+            let ratio = spliced.ratio_to_sockets;
+            format!(
+                "the same, spliced: {}; their time ÷ ours: {:.2} ({:.2} to {:.2})\n",
+                show_rate(spliced.throughput_gib_s.median),
+                ratio.median,
+                ratio.min,
+                ratio.max
+            )
+        });
     let memory = reference.memory.map_or_else(String::new, |memory| {
         format!(
             "memory beside each run, one thread and all: copied {} and {}, read {} and {}\n",
@@ -193,7 +206,7 @@ fn references(reference: &Reference) -> String {
     });
     format!(
         "bare sockets after each run, with what the guest held besides zeros: {} in {}{ratio}\n\
-         their settings: {}\n{memory}",
+         their settings: {}\n{spliced}{memory}",
         show_bytes(reference.bytes),
         show_rate(reference.throughput_gib_s.median),
         reference.settings.words(),

@@ -4,7 +4,7 @@ use anyhow::Result;
 
 use crate::args::Transport;
 use crate::reference::{SocketSettings, SpeedSamples};
-use crate::report::{Reference, Run, RunOutcome, Spread};
+use crate::report::{Reference, Run, RunOutcome, SplicedReference, Spread};
 use crate::run::{Bench, gib_s};
 
 /// Most bytes that sockets carry: beyond it a rate is a rate, and memory is better left to the
@@ -17,6 +17,9 @@ pub(crate) struct Yardstick {
     /// What sockets carry: as much as the first guest held besides zeros.
     bytes: Option<u64>,
     total_ms: Vec<f64>,
+    spliced_ms: Vec<f64>,
+    /// Their time ÷ ours, run by run.
+    spliced_ratios: Vec<f64>,
     speeds: SpeedSamples,
 }
 
@@ -27,6 +30,8 @@ impl Yardstick {
             settings: SocketSettings::best(transport),
             bytes: None,
             total_ms: Vec::new(),
+            spliced_ms: Vec::new(),
+            spliced_ratios: Vec::new(),
             speeds: SpeedSamples::default(),
         }
     }
@@ -42,9 +47,16 @@ impl Yardstick {
             return Ok(());
         };
         let bytes = *self.bytes.get_or_insert(content.min(BYTES_MAX));
-        let ms = bench.carry(bytes, &self.settings, &mut self.speeds)?;
+        let ratio = |ms: f64| ms * content as f64 / bytes as f64 / total_ms;
+        let ms = bench.carry(bytes, &self.settings, Some(&mut self.speeds))?;
         self.total_ms.push(ms);
-        run.ratio_to_sockets = Some(ms * content as f64 / bytes as f64 / total_ms);
+        run.ratio_to_sockets = Some(ratio(ms));
+        if bench.link_facts().is_none() {
+            // A shaped link is slower than any copy.
+            let ms = bench.carry(bytes, &self.settings.clone().spliced(), None)?;
+            self.spliced_ms.push(ms);
+            self.spliced_ratios.push(ratio(ms));
+        }
         Ok(())
     }
 
@@ -56,6 +68,7 @@ impl Yardstick {
             .iter()
             .filter(|run| run.outcome == RunOutcome::Completed);
         let ratios: Vec<f64> = completed.filter_map(|run| run.ratio_to_sockets).collect();
+        let spliced = self.spliced(bytes);
         Some(Reference {
             what: "bare sockets between two processes after each run, carrying what the guest \
                    held besides zeros, over the same link into memory of the same kind"
@@ -66,8 +79,17 @@ impl Yardstick {
             settings: self.settings,
             time_ratio: Spread::of(ratios.iter().map(|ratio| 1.0 / ratio)),
             ratio_to_sockets: Spread::of(ratios),
+            spliced,
             memory: self.speeds.spread(),
             total_ms: self.total_ms,
+        })
+    }
+
+    fn spliced(&self, bytes: u64) -> Option<SplicedReference> {
+        Some(SplicedReference {
+            total_ms: self.spliced_ms.clone(),
+            throughput_gib_s: Spread::of(self.spliced_ms.iter().map(|ms| gib_s(bytes, *ms)))?,
+            ratio_to_sockets: Spread::of(self.spliced_ratios.iter().copied())?,
         })
     }
 }

@@ -79,7 +79,7 @@ const HOST: [(&str, Kind); 5] = [
     ("/memory", Count),
 ];
 
-const REFERENCE: [(&str, Kind); 9] = [
+const REFERENCE: [(&str, Kind); 11] = [
     ("/what", Text),
     ("/bytes", Count),
     ("/streams", Count),
@@ -88,6 +88,8 @@ const REFERENCE: [(&str, Kind); 9] = [
     ("/settings/call_bytes", Count),
     ("/time_ratio/median", Figure),
     ("/ratio_to_sockets/median", Figure),
+    ("/spliced/throughput_gib_s/median", Figure),
+    ("/spliced/ratio_to_sockets/median", Figure),
     ("/memory", Any),
 ];
 

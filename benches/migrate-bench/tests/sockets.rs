@@ -10,8 +10,8 @@ use serde_json::Value;
 fn each_setting_is_tried_and_the_fastest_is_named() {
     let _turn = turn();
     for (line, choices) in [
-        ("--transport tcp --populated", 4),
-        ("--transport unix --streams 1", 4),
+        ("--transport tcp --populated", 5),
+        ("--transport unix --streams 1", 5),
     ] {
         let done = bench(&format!(
             "sockets {line} --bytes 4MiB --repeat 1 --quiet --json -"

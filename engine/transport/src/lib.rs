@@ -58,4 +58,5 @@ pub use newcomer::Strangers;
 pub use options::LinkFacts;
 pub use page::{FrameBytes, PageLink, PageReceiver, PageSender, Piece};
 pub use probe::{IoPlan, IoReason, PageIo, probe_io};
+pub use splice::Splicer;
 pub use wait::Wait;

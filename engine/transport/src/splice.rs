@@ -9,8 +9,10 @@
 
 use std::collections::VecDeque;
 use std::io::{self, PipeReader, PipeWriter, pipe};
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::sync::Arc;
+
+use vm_memory::VolatileSlice;
 
 use crate::error::TransportError;
 use crate::link::Link;
@@ -24,17 +26,44 @@ use crate::sys::{self, Followed};
 const PIPE_BYTES: usize = 1 << 20;
 
 /// The pipe between memory and a socket. Between two calls it is empty.
-struct Splicer {
+///
+/// Page streams have their own; this is for who measures what sockets can do.
+#[derive(Debug)]
+pub struct Splicer {
     into: PipeWriter,
     out_of: PipeReader,
 }
 
 impl Splicer {
-    fn new() -> io::Result<Self> {
+    /// A pipe, with room for 1 MiB where the process may have that. From then on this thread is
+    /// told of a closed socket by an error and not by `SIGPIPE`.
+    ///
+    /// # Errors
+    /// The kernel's, such as too many open files.
+    pub fn new() -> io::Result<Self> {
         let (out_of, into) = pipe()?;
         sys::make_room(into.as_fd(), PIPE_BYTES);
         sys::block_sigpipe()?;
         Ok(Self { into, out_of })
+    }
+
+    /// Sends the front of `memory` on a blocking stream socket, as much of it as the pipe takes,
+    /// and says how much: 1 byte or more. What is written there before the peer has read may go
+    /// too.
+    ///
+    /// # Errors
+    /// The kernel's. Whether a part was sent is unknown then, and the pipe is of no more use.
+    pub fn splice(&self, socket: BorrowedFd<'_>, memory: VolatileSlice<'_>) -> io::Result<usize> {
+        let taken = sys::vmsplice(self.into.as_fd(), &[Piece::Memory(memory)], 0)?;
+        let mut left = taken;
+        while left > 0 {
+            match sys::splice(self.out_of.as_fd(), socket, left, Followed::ByNothing) {
+                Ok(moved) => left -= moved,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(taken)
     }
 
     /// Sends what of `memory`, pieces all, lies behind its first `skip` bytes, or as much of it as

@@ -17,7 +17,7 @@ use crate::link::{End, Link, LinkFacts, Rate};
 use crate::orders::stream_count;
 use crate::output::Words;
 use crate::reference::settings::congestion_controls;
-use crate::reference::{Carriage, Landing, SocketSettings};
+use crate::reference::{Carriage, Landing, Sending, SocketSettings};
 use crate::report::Spread;
 use crate::run::gib_s;
 use crate::units::{self, Streams, show_bytes};
@@ -160,6 +160,10 @@ fn choices(args: &SocketsArgs) -> Vec<Candidates> {
     }));
     choices.push(choice("bytes a call", CALLS.into(), |settings, bytes| {
         settings.call_bytes = bytes;
+    }));
+    let sendings = vec![Sending::Copied, Sending::Spliced];
+    choices.push(choice("out of memory", sendings, |settings, sending| {
+        settings.sending = sending;
     }));
     if !args.populated {
         let landings = vec![Landing::Faults, Landing::UnitsAhead];

@@ -16,8 +16,20 @@ pub(crate) struct SocketSettings {
     pub(crate) receive_buffer_bytes: Option<usize>,
     /// What one call moves at most.
     pub(crate) call_bytes: usize,
+    /// How bytes leave memory.
+    pub(crate) sending: Sending,
     /// How fresh memory is met.
     pub(crate) landing: Landing,
+}
+
+/// How bytes get from memory into a socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Sending {
+    /// `send` copies them.
+    Copied,
+    /// Their pages go by reference, through a pipe (vmsplice).
+    Spliced,
 }
 
 /// What becomes of memory that is not populated.
@@ -31,7 +43,7 @@ pub(crate) enum Landing {
 }
 
 impl SocketSettings {
-    /// The best that a search found (`migrate-bench sockets`), recorded in
+    /// The best of those that copy, as a search found it (`migrate-bench sockets`), recorded in
     /// `benches/record/sockets.md`.
     pub(crate) fn best(transport: Transport) -> Self {
         let best = Self {
@@ -39,6 +51,7 @@ impl SocketSettings {
             send_buffer_bytes: None,
             receive_buffer_bytes: None,
             call_bytes: 1 << 20,
+            sending: Sending::Copied,
             landing: Landing::Faults,
         };
         match transport {
@@ -53,6 +66,14 @@ impl SocketSettings {
         }
     }
 
+    /// The same by reference: what the kernel can do at most.
+    pub(crate) fn spliced(self) -> Self {
+        Self {
+            sending: Sending::Spliced,
+            ..self
+        }
+    }
+
     /// In one line, for people.
     pub(crate) fn words(&self) -> String {
         let size = |bytes: Option<usize>| match bytes {
@@ -60,11 +81,15 @@ impl SocketSettings {
             None => "the system's".into(),
         };
         format!(
-            "congestion control {}, send buffer {}, receive buffer {}, {} a call, {}",
+            "congestion control {}, send buffer {}, receive buffer {}, {} a call, {}, {}",
             self.congestion.as_deref().unwrap_or("the system's"),
             size(self.send_buffer_bytes),
             size(self.receive_buffer_bytes),
             size(Some(self.call_bytes)),
+            match self.sending {
+                Sending::Copied => "copied into the socket",
+                Sending::Spliced => "spliced",
+            },
             match self.landing {
                 Landing::Faults => "memory populated by the receiving call",
                 Landing::UnitsAhead => "memory populated before the receiving call",

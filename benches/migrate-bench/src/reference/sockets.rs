@@ -1,17 +1,18 @@
 //! Bare sockets that carry bytes into the same kind of memory as a guest's, as fast as they can.
 
 use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use limosa_pages::{CHUNK_BYTES, ChunkIndex};
 use limosa_shim::GuestRam;
+use limosa_transport::Splicer;
 use socket2::{Domain, SockAddr, Socket, Type};
 use vm_memory::{ReadVolatile, VolatileSlice, WriteVolatile};
 
 use crate::reference::memory::whole_slice;
-use crate::reference::{Landing, SocketSettings};
+use crate::reference::{Landing, Sending, SocketSettings};
 
 /// Connections that may wait to be accepted: as many as there may be streams.
 const BACKLOG: i32 = 64;
@@ -142,9 +143,17 @@ pub(crate) fn blast(
     };
     let sockets: Vec<OwnedFd> = (0..streams).map(connect).collect::<Result<_>>()?;
     each_share(sockets, memory, |socket, _, mut slice| {
+        let splicer = match settings.sending {
+            Sending::Copied => None,
+            Sending::Spliced => Some(Splicer::new()?),
+        };
         while !slice.is_empty() {
             let piece = slice.subslice(0, slice.len().min(settings.call_bytes))?;
-            slice = slice.offset(socket.write_volatile(&piece)?)?;
+            let count = match &splicer {
+                None => socket.write_volatile(&piece)?,
+                Some(splicer) => splicer.splice(socket.as_fd(), piece)?,
+            };
+            slice = slice.offset(count)?;
         }
         let mut word = [0; 1];
         socket.read_exact_volatile(&mut VolatileSlice::from(&mut word[..]))?;
@@ -203,9 +212,14 @@ mod tests {
             (Transport::Tcp, "tcp://127.0.0.1:0"),
             (Transport::Unix, path.as_str()),
         ] {
-            for (streams, landing) in [(1, Landing::Faults), (3, Landing::UnitsAhead)] {
+            for (streams, landing, sending) in [
+                (1, Landing::Faults, Sending::Copied),
+                (3, Landing::UnitsAhead, Sending::Copied),
+                (2, Landing::Faults, Sending::Spliced),
+            ] {
                 let settings = SocketSettings {
                     landing,
+                    sending,
                     call_bytes: 700_000,
                     ..SocketSettings::best(transport)
                 };
