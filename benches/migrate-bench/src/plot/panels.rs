@@ -30,7 +30,7 @@ const STRIP: u32 = 24;
 /// Most rounds that are numbered beside their bars.
 const ROUND_LABELS_MAX: usize = 8;
 /// Most rounds that are described beside their bars.
-const DESCRIBED_MAX: usize = 6;
+const DESCRIBED_MAX: usize = 7;
 
 type Chart<'a, 't> = ChartContext<'a, SVGBackend<'t>, Cartesian2d<RangedCoordf64, RangedCoordf64>>;
 

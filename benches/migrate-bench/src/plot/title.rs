@@ -86,8 +86,13 @@ fn moved_in_run(config: &Config) -> String {
         .link
         .as_ref()
         .map_or_else(String::new, |link| format!(" at {}", show_bits(link.rate)));
+    let landing = if config.populated {
+        " into populated memory"
+    } else {
+        ""
+    };
     format!(
-        "{} {} guest ({}, {vcpus}, {writes}) over {}{link}, {} streams, codec {}",
+        "{} {} guest ({}, {vcpus}, {writes}) over {}{link}{landing}, {} streams, codec {}",
         show_bytes(config.memory_bytes),
         config.guest,
         config.fill,
