@@ -7,8 +7,8 @@ use crate::compat::CpuArgs;
 use crate::protocol::{CpuOrder, EnforcementOrder, GuestOrder, LinkOrder};
 use crate::units::{Part, Streams, show_bytes};
 
-/// Most streams that are chosen without being asked for.
-const STREAMS_DEFAULT_MAX: usize = 8;
+/// Most streams that are chosen without being asked for: as many as a migration can have.
+const STREAMS_DEFAULT_MAX: usize = 64;
 
 /// Largest working set that is chosen without being asked for.
 const WORKING_SET_DEFAULT_MAX: u64 = 128 << 20;
