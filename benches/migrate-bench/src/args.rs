@@ -241,8 +241,8 @@ pub(crate) struct GuestArgs {
 /// How it moves.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct LinkArgs {
-    /// Page streams, 1 to 64, each with a thread that packs and one that lands; auto is one for each
-    /// logical processor here.
+    /// Page streams, 1 to 64, each with a thread that packs and one that lands; auto is one for
+    /// each logical processor here.
     #[arg(long, value_name = "auto|N", value_parser = units::streams, default_value = "auto")]
     pub(crate) streams: Streams,
     /// Threads that work on all of memory at once (1 to 1024; default: one for each logical
