@@ -60,7 +60,7 @@ pub use report::{RoundFigures, SourceReport, SwitchoverFigures, TargetReport};
 
 // What an embedder needs of the rooms, so that it depends on one crate.
 pub use limosa_dirty::DirtySource;
-pub use limosa_pipeline::{Codec, GuestMemory, MemoryError, Staging};
+pub use limosa_pipeline::{Codec, GuestMemory, MemoryError, Staging, UnknownCodec, ZstdLevel};
 pub use limosa_session::{
     Custody, Event, OnStall, SessionConfig, SessionError, Stage, TargetPolicy, Warning,
 };

@@ -23,7 +23,7 @@ fn there_and_back_and_there_again() {
     for hop in 0..5 {
         let side = hop % 2;
         let mut config = config.clone();
-        config.codec = [Codec::None, Codec::Lz4, Codec::Auto][hop % 3];
+        config.codec = [Codec::Delta, Codec::Lz4, Codec::Auto][hop % 3];
         config.session.stream_count = [1, 4, 2][hop % 3];
         guest.memory.write(2000 + hop as u64, &pattern(hop as u64));
         // What a failed attempt before might have left: a record of writes, and links.

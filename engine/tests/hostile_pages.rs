@@ -137,6 +137,36 @@ fn pages_that_have_no_place() {
 }
 
 #[test]
+fn zstd_and_deltas_that_are_none() {
+    suffer(&[
+        ("cannot be unpacked", |source| {
+            send(source, |frame| {
+                frame.payload = vec![0xFF; 100];
+                frame.records = vec![record(0, 1, PageEncoding::Zstd, 100)];
+            });
+        }),
+        ("starts from other contents", |source| {
+            send(source, |frame| {
+                frame.payload = vec![0xFF; 4];
+                frame.records = vec![record(0, 1, PageEncoding::Delta, 4)];
+            });
+        }),
+        ("is 2, not within 1 to 1", |source| {
+            send(source, |frame| {
+                frame.payload = vec![0xFF; 4];
+                frame.records = vec![record(0, 2, PageEncoding::Delta, 4)];
+            });
+        }),
+        ("is 65, not within 1 to 64", |source| {
+            send(source, |frame| {
+                frame.payload = vec![1; 100];
+                frame.records = vec![record(0, 65, PageEncoding::Zstd, 100)];
+            });
+        }),
+    ]);
+}
+
+#[test]
 fn lz4_that_is_none_or_a_bomb() {
     suffer(&[
         ("cannot be unpacked", |source| {

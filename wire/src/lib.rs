@@ -132,7 +132,8 @@ pub use progress::{
     RoundStart, Running,
 };
 pub use record::{
-    EncodingCounts, EncodingSet, PageEncoding, PageRecord, RECORD_BYTES, decode_table, encode_table,
+    CONSTANT_BYTES, DELTA_CHECKSUM_BYTES, EncodingCounts, EncodingSet, PageEncoding, PageRecord,
+    RECORD_BYTES, decode_table, encode_table,
 };
 pub use state::{SectionKind, State, StateSection};
 pub use version::{ProtocolVersion, VersionRange};

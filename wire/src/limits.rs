@@ -20,8 +20,9 @@ pub const FRAME_TABLE_BYTES_MAX: usize = FRAME_RECORDS_MAX as usize * crate::rec
 pub const FRAME_BYTES_MAX: usize =
     crate::frame::FRAME_HEADER_BYTES + FRAME_TABLE_BYTES_MAX + FRAME_PAYLOAD_BYTES_MAX as usize;
 
-/// Most pages in one LZ4 block: 256 KiB, so that a place to unpack it fits in a core's cache.
-pub const LZ4_RUN_PAGES_MAX: u32 = 64;
+/// Most pages in one LZ4 or zstd block: 256 KiB, so that a place to unpack it fits in a core's
+/// cache.
+pub const BLOCK_PAGES_MAX: u32 = 64;
 
 /// Most bytes of the name and version of a peer's software.
 pub const AGENT_BYTES_MAX: usize = 64;
@@ -90,9 +91,9 @@ const _: () = assert!(FRAME_TABLE_BYTES_MAX == 8 << 10);
 // Two frames are enough for a chunk that stays raw, and a frame holds whole pages.
 const _: () = assert!(FRAME_PAYLOAD_BYTES_MAX as usize * 2 >= CHUNK_BYTES);
 const _: () = assert!((FRAME_PAYLOAD_BYTES_MAX as usize).is_multiple_of(PAGE_BYTES));
-// An LZ4 block fits in a frame, and as raw pages too.
-const _: () = assert!(LZ4_RUN_PAGES_MAX as usize * PAGE_BYTES <= FRAME_PAYLOAD_BYTES_MAX as usize);
-const _: () = assert!(LZ4_RUN_PAGES_MAX as u64 <= CHUNK_PAGES);
+// A block fits in a frame, and as raw pages too.
+const _: () = assert!(BLOCK_PAGES_MAX as usize * PAGE_BYTES <= FRAME_PAYLOAD_BYTES_MAX as usize);
+const _: () = assert!(BLOCK_PAGES_MAX as u64 <= CHUNK_PAGES);
 // Records name absent pages by numbers of 32 bits, and the last such page is within them.
 const _: () = assert!(PAGE_END_MAX.get() - 1 <= u32::MAX as u64);
 const _: () = assert!(PAGE_END_MAX.get().is_multiple_of(CHUNK_PAGES));

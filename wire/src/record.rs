@@ -11,7 +11,7 @@ use crate::checksum::checksum;
 use crate::codec::{Reader, numbered};
 use crate::error::{DecodeError, DecodeFault};
 use crate::frame::{FrameHeader, FrameKind};
-use crate::limits::{FRAME_RECORDS_MAX, LZ4_RUN_PAGES_MAX};
+use crate::limits::{BLOCK_PAGES_MAX, FRAME_RECORDS_MAX};
 
 /// Size of a record, in bytes.
 pub const RECORD_BYTES: usize = 16;
@@ -27,9 +27,34 @@ numbered! {
         Raw = 3,
         /// One LZ4 block of the pages' bytes, shorter than them.
         Lz4 = 4,
+        /// One word of [`CONSTANT_BYTES`] bytes, which the pages hold over and over.
+        Constant = 5,
+        /// One zstd frame of the pages' bytes, shorter than them.
+        Zstd = 6,
+        /// What of one page differs from what this stream last sent of it, ahead of the page's
+        /// [`checksum`] of [`DELTA_CHECKSUM_BYTES`] bytes; shorter than the page.
+        Delta = 7,
         /// The pages' bytes, sent straight out of the guest's memory while it may write them: they
         /// are not part of the payload's checksum. For links that never leave the host.
         Live = 8,
+    }
+}
+
+/// Size of the payload of a [`Constant`](PageEncoding::Constant) record, in bytes.
+pub const CONSTANT_BYTES: usize = 8;
+
+/// Size of the checksum at the start of a [`Delta`](PageEncoding::Delta) record's payload, in
+/// bytes.
+pub const DELTA_CHECKSUM_BYTES: usize = 4;
+
+impl PageEncoding {
+    /// Most pages that a record in this encoding may have, besides the bounds of its frame.
+    const fn pages_max(self) -> u32 {
+        match self {
+            Self::Absent | Self::Zero | Self::Raw | Self::Live | Self::Constant => u32::MAX,
+            Self::Lz4 | Self::Zstd => BLOCK_PAGES_MAX,
+            Self::Delta => 1,
+        }
     }
 }
 
@@ -113,6 +138,12 @@ pub struct EncodingCounts {
     pub lz4: u64,
     /// Pages sent as they are, straight out of the guest's memory.
     pub live: u64,
+    /// Pages sent as the one word that they hold.
+    pub constant: u64,
+    /// Pages sent in zstd frames.
+    pub zstd: u64,
+    /// Pages of which only what had changed was sent.
+    pub delta: u64,
 }
 
 impl EncodingCounts {
@@ -124,6 +155,9 @@ impl EncodingCounts {
             PageEncoding::Raw => &mut self.raw,
             PageEncoding::Lz4 => &mut self.lz4,
             PageEncoding::Live => &mut self.live,
+            PageEncoding::Constant => &mut self.constant,
+            PageEncoding::Zstd => &mut self.zstd,
+            PageEncoding::Delta => &mut self.delta,
         };
         *counted = counted.saturating_add(pages);
     }
@@ -136,16 +170,27 @@ impl EncodingCounts {
             PageEncoding::Raw => self.raw,
             PageEncoding::Lz4 => self.lz4,
             PageEncoding::Live => self.live,
+            PageEncoding::Constant => self.constant,
+            PageEncoding::Zstd => self.zstd,
+            PageEncoding::Delta => self.delta,
         }
     }
 
     /// How many pages there were in every encoding together.
-    pub const fn total(&self) -> u64 {
-        self.absent
-            .saturating_add(self.zero)
-            .saturating_add(self.raw)
-            .saturating_add(self.lz4)
-            .saturating_add(self.live)
+    pub fn total(&self) -> u64 {
+        self.sum_of(PageEncoding::ALL)
+    }
+
+    /// How many pages took room in the payload in proportion to what they hold: those that are not
+    /// absent, zero or constant.
+    pub fn data(&self) -> u64 {
+        use PageEncoding::{Absent, Constant, Zero};
+        self.total() - self.sum_of(&[Absent, Zero, Constant])
+    }
+
+    fn sum_of(&self, encodings: &[PageEncoding]) -> u64 {
+        let counts = encodings.iter().map(|encoding| self.of(*encoding));
+        counts.fold(0, u64::saturating_add)
     }
 }
 
@@ -238,7 +283,9 @@ impl PageRecord {
         match self.encoding {
             PageEncoding::Absent | PageEncoding::Zero => (0, 0),
             PageEncoding::Raw | PageEncoding::Live => (bytes, bytes),
-            PageEncoding::Lz4 => (1, bytes.saturating_sub(1)),
+            PageEncoding::Lz4 | PageEncoding::Zstd => (1, bytes.saturating_sub(1)),
+            PageEncoding::Constant => (CONSTANT_BYTES as u32, CONSTANT_BYTES as u32),
+            PageEncoding::Delta => (DELTA_CHECKSUM_BYTES as u32, bytes.saturating_sub(1)),
         }
     }
 }
@@ -384,13 +431,14 @@ fn check_record(
             end,
         });
     }
-    if record.encoding == PageEncoding::Lz4 && record.count > LZ4_RUN_PAGES_MAX {
-        let (field, found) = ("pages of an LZ4 block", record.count.into());
+    let pages_max = record.encoding.pages_max();
+    if record.count > pages_max {
+        let (field, found) = ("pages of a block", record.count.into());
         return Err(DecodeFault::OutOfBounds {
             field,
             found,
             min: 1,
-            max: LZ4_RUN_PAGES_MAX.into(),
+            max: pages_max.into(),
         });
     }
     let (min, max) = record.payload_bounds();

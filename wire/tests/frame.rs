@@ -202,7 +202,7 @@ fn refused_table(kind: FrameKind, records: &[PageRecord]) -> DecodeFault {
 
 #[test]
 fn a_table_that_breaks_a_rule_is_refused_by_name() {
-    use PageEncoding::{Absent, Lz4, Raw, Zero};
+    use PageEncoding::{Absent, Constant, Delta, Lz4, Raw, Zero, Zstd};
     let pages = |records: &[PageRecord]| refused_table(FrameKind::Pages, records);
     let absent = |records: &[PageRecord]| refused_table(FrameKind::Absent, records);
 
@@ -243,6 +243,12 @@ fn a_table_that_breaks_a_rule_is_refused_by_name() {
         (Raw, 2, 8193, 8192, 8192),
         (Lz4, 2, 8192, 1, 8191),
         (Lz4, 2, 0, 1, 8191),
+        (Constant, 9, 9, 8, 8),
+        (Constant, 1, 0, 8, 8),
+        (Zstd, 2, 8192, 1, 8191),
+        (Zstd, 2, 0, 1, 8191),
+        (Delta, 1, 4096, 4, 4095),
+        (Delta, 1, 3, 4, 4095),
     ] {
         let fault = DecodeFault::RecordPayload {
             record: 0,
@@ -252,14 +258,16 @@ fn a_table_that_breaks_a_rule_is_refused_by_name() {
         };
         assert_eq!(pages(&[record(0, count, encoding, payload_bytes)]), fault);
     }
-    let long = pages(&[record(0, 65, Lz4, 10)]);
-    assert!(matches!(
-        long,
-        DecodeFault::OutOfBounds {
-            field: "pages of an LZ4 block",
-            ..
-        }
-    ));
+    for (encoding, count, max) in [(Lz4, 65, 64), (Zstd, 65, 64), (Delta, 2, 1)] {
+        let found = u64::from(count);
+        let long = DecodeFault::OutOfBounds {
+            field: "pages of a block",
+            found,
+            min: 1,
+            max,
+        };
+        assert_eq!(pages(&[record(0, count, encoding, 10)]), long);
+    }
 }
 
 #[test]
@@ -356,12 +364,16 @@ fn encodings_are_counted_and_collected() {
             zero: 2,
             raw: 3,
             lz4: 4,
-            live: 5,
+            constant: 5,
+            zstd: 6,
+            delta: 7,
+            live: 8,
         }
     );
+    assert_eq!((counts.total(), counts.data()), (36, 28));
     assert_eq!(
         [counts, counts].into_iter().sum::<EncodingCounts>().total(),
-        30
+        72
     );
     let some = EncodingSet::ALL.without(PageEncoding::Lz4);
     assert!(EncodingSet::ALL.is_superset(some) && !some.is_superset(EncodingSet::ALL));

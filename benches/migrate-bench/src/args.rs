@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
-use limosa::Endpoint;
+use limosa::{Codec, Endpoint};
 
 use crate::compare::CompareArgs;
 use crate::compat::{CompatCommand, CpuArgs};
@@ -249,9 +249,10 @@ pub(crate) struct LinkArgs {
     /// processor). Page streams have threads of their own.
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(crate) threads: Option<u16>,
-    /// Page encoding: none, lz4, or lz4 where a sample says that it pays.
-    #[arg(long, value_enum, default_value_t = CodecChoice::Auto)]
-    pub(crate) codec: CodecChoice,
+    /// Page encoding: none, lz4, zstd (also zstd:1 to zstd:4), delta (only what changed of pages
+    /// that are sent again), or auto: whatever of these takes the least time on this link.
+    #[arg(long, default_value_t = Codec::Auto)]
+    pub(crate) codec: Codec,
     /// Whether raw pages pass through a buffer, where they hold still for a checksum. `auto`: not
     /// on links within one host. `never`: on no link; the other side must ask for it too.
     #[arg(long, value_enum, default_value_t = StagingChoice::Auto)]
@@ -328,8 +329,6 @@ choices! {
     Transport { Tcp, Unix }
     /// System-call interface of page streams.
     Io { Auto, Uring, Blocking }
-    /// Page encoding.
-    CodecChoice { Auto, None, Lz4 }
     /// Way of raw pages.
     StagingChoice { Auto, Always, Never }
     /// How pages that pass through no buffer reach a socket.

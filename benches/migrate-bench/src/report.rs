@@ -187,8 +187,24 @@ pub(crate) struct Pages {
     pub(crate) zero: u64,
     pub(crate) raw: u64,
     pub(crate) lz4: u64,
+    // Reports of earlier builds lack these.
     /// Raw, and straight out of the guest's memory.
+    #[serde(default)]
     pub(crate) live: u64,
+    #[serde(default)]
+    pub(crate) constant: u64,
+    #[serde(default)]
+    pub(crate) zstd: u64,
+    #[serde(default)]
+    pub(crate) delta: u64,
+}
+
+impl Pages {
+    /// Pages in all encodings together.
+    pub(crate) fn all(&self) -> u64 {
+        let unread = self.absent + self.zero + self.constant;
+        unread + self.raw + self.live + self.lz4 + self.zstd + self.delta
+    }
 }
 
 /// CPU time; the vCPUs' is not in `source` and `target`.

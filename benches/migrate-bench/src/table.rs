@@ -87,15 +87,18 @@ fn time_rows(summary: &Summary) -> [Row; 7] {
     ]
 }
 
-fn wire_rows(summary: &Summary) -> [Row; 7] {
+fn wire_rows(summary: &Summary) -> [Row; 10] {
     [
         Row::new("on the wire", |run| known(run.wire_bytes, show_bytes))
             .median(summary.wire_bytes, |bytes| show_bytes(bytes as u64)),
         Row::new("  absent", |run| share(run, |pages| pages.absent)),
         Row::new("  zero", |run| share(run, |pages| pages.zero)),
+        Row::new("  constant", |run| share(run, |pages| pages.constant)),
         Row::new("  raw", |run| share(run, |pages| pages.raw)),
         Row::new("  live", |run| share(run, |pages| pages.live)),
         Row::new("  lz4", |run| share(run, |pages| pages.lz4)),
+        Row::new("  zstd", |run| share(run, |pages| pages.zstd)),
+        Row::new("  delta", |run| share(run, |pages| pages.delta)),
         Row::new("rounds", |run| {
             known(run.pages, |_| run.rounds.len().to_string())
         })
@@ -284,7 +287,7 @@ fn share(run: &Run, encoding: fn(&Pages) -> u64) -> String {
     let Some(pages) = &run.pages else {
         return unknown();
     };
-    let all = pages.absent + pages.zero + pages.raw + pages.lz4 + pages.live;
+    let all = pages.all();
     match (encoding(pages), all) {
         (0, _) | (_, 0) => "0".into(),
         (count, _) => format!("{count} ({:.0}%)", count as f64 * 100.0 / all as f64),

@@ -40,14 +40,21 @@ fn over_every_link_with_every_encoding() {
     for kind in kinds() {
         for transport in ["tcp", "unix"] {
             for &io in &kernel_doors {
-                for codec in ["none", "lz4", "auto"] {
+                for codec in ["none", "lz4", "zstd", "zstd:4", "delta", "auto"] {
                     let line = format!(
                         "{SMALL} --guest {kind} --transport {transport} --io {io} --codec {codec} \
                          --fill mixed"
                     );
                     let run = completes(&line);
-                    let lz4 = run["pages"]["lz4"].as_u64().unwrap();
-                    assert_eq!(lz4 > 0, codec != "none", "{line}: {run}");
+                    let has = |encoding: &str| run["pages"][encoding].as_u64().unwrap() > 0;
+                    // What auto chooses is a matter of the link.
+                    if codec != "auto" {
+                        assert_eq!(has("lz4"), codec == "lz4", "{line}: {run}");
+                        assert_eq!(has("zstd"), codec.starts_with("zstd"), "{line}: {run}");
+                    }
+                    if !["delta", "auto"].contains(&codec) {
+                        assert!(!has("delta"), "{line}: {run}");
+                    }
                 }
             }
         }

@@ -94,7 +94,7 @@ const REFERENCE: [(&str, Kind); 11] = [
 ];
 
 /// Of a completed run.
-const RUN: [(&str, Kind); 50] = [
+const RUN: [(&str, Kind); 53] = [
     ("/outcome", OneOf(&["completed"])),
     ("/custody", OneOf(&["target"])),
     ("/error", Null),
@@ -116,6 +116,9 @@ const RUN: [(&str, Kind); 50] = [
     ("/pages/raw", Amount),
     ("/pages/lz4", Amount),
     ("/pages/live", Amount),
+    ("/pages/constant", Amount),
+    ("/pages/zstd", Amount),
+    ("/pages/delta", Amount),
     ("/throughput_gib_s", Figure),
     ("/ratio_to_sockets", Figure),
     ("/cpu_s/source", Figure),
@@ -222,10 +225,8 @@ fn count(run: &Value, path: &str) -> u64 {
 }
 
 fn pages(run: &Value) -> u64 {
-    ["absent", "zero", "raw", "lz4", "live"]
-        .map(|encoding| count(run, &format!("/pages/{encoding}")))
-        .iter()
-        .sum()
+    let pages = run["pages"].as_object().unwrap();
+    pages.values().map(|count| count.as_u64().unwrap()).sum()
 }
 
 fn sum_of_rounds(run: &Value, figure: &str) -> u64 {
@@ -289,7 +290,7 @@ fn assert_adds_up(run: &Value, guest_bytes: u64) {
     let wire = count(run, "/wire_bytes");
     // Headers and tables: a few per cent, and never nothing.
     assert!(wire > payload, "{run}");
-    if count(run, "/pages/lz4") == 0 {
+    if ["lz4", "zstd", "delta"].map(|name| count(run, &format!("/pages/{name}"))) == [0; 3] {
         assert!(wire < payload + payload / 20 + MIB, "{run}");
     }
     // It moved while it wrote: a round after the first found something.
@@ -424,11 +425,14 @@ fn random_pages_stay_raw_and_text_gets_smaller() {
             )
         };
         let random = run(&line("random", "auto")).first_run();
-        assert!(
-            count(&random, "/pages/raw") + count(&random, "/pages/live")
-                > 100 * count(&random, "/pages/lz4"),
-            "{random}"
-        );
+        let sum = |names: &[&str]| -> u64 {
+            let counts = names
+                .iter()
+                .map(|name| count(&random, &format!("/pages/{name}")));
+            counts.sum()
+        };
+        let content = pages(&random) - sum(&["absent", "zero", "constant"]);
+        assert!(sum(&["raw", "live"]) > content * 9 / 10, "{random}");
         let plain = run(&line("text", "none")).first_run();
         assert_eq!(plain["pages"]["lz4"], 0, "{plain}");
         let wire = |run: &Value| count(run, "/wire_bytes");

@@ -10,7 +10,7 @@ use limosa_pages::{
 };
 use limosa_pipeline::{
     BufferPool, Codec, Corridor, FrameBuf, FrameSource, GuestMemory, LandError, Lander, Ledger,
-    MemoryError, PackConfig, PackError, scan,
+    MemoryError, PackConfig, PackError, ZstdLevel, scan,
 };
 use limosa_wire::{EncodingSet, MigrationId, Round, StreamIndex};
 use vm_memory::mmap::MmapRegion;
@@ -234,6 +234,9 @@ fn main() {
     memory.fill(text);
     measure("half noise, half text", &memory, &config(Codec::None));
     measure("half noise, half text, LZ4", &memory, &config(Codec::Lz4));
+    let zstd = Codec::Zstd(ZstdLevel::MIN);
+    measure("half noise, half text, zstd", &memory, &config(zstd));
+    measure("half noise, half text, auto", &memory, &config(Codec::Auto));
     memory.fill(|_, bytes| bytes.fill(0));
     measure("zeros", &memory, &config(Codec::None));
 }

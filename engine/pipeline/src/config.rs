@@ -4,21 +4,78 @@ use limosa_pages::PAGE_BYTES;
 use limosa_wire::limits::FRAME_PAYLOAD_BYTES_MAX;
 use limosa_wire::{EncodingSet, PageEncoding};
 
+use crate::codec::ZstdLevel;
 use crate::frame_buf::BESIDES_PAYLOAD_BYTES;
 
-/// Which pages are encoded before they are sent.
+/// How pages with data are written before they are sent. Pages of zeros, and of one word over and
+/// over, take no room in any case.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Codec {
-    /// None: what is not zero goes as it is. For links at the speed of memory.
+    /// As they are. For links at the speed of memory.
     #[default]
     None,
     /// LZ4 for every run whose sample shrinks, whatever it costs. For links that are known to be
     /// slow.
     Lz4,
-    /// LZ4 where it shortens the time that the stream's thread spends: see
+    /// zstd for every run whose sample shrinks, whatever it costs. For links that are known to be
+    /// very slow.
+    Zstd(ZstdLevel),
+    /// What has changed of pages that were sent before, where the history still has what was sent.
+    /// For guests that write a few words of many pages again and again.
+    Delta,
+    /// Whatever of these shortens the time that the stream takes: see
     /// [`Classifier`](crate::classify::Classifier).
     Auto,
 }
+
+/// The name of a codec that there is not.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("no codec is named {name:?}: it is none, lz4, zstd, zstd:1 to zstd:4, delta or auto")]
+pub struct UnknownCodec {
+    /// The name.
+    pub name: String,
+}
+
+impl core::str::FromStr for Codec {
+    type Err = UnknownCodec;
+
+    /// Reads `none`, `lz4`, `zstd`, `zstd:1` to `zstd:4`, `delta` or `auto`.
+    fn from_str(name: &str) -> Result<Self, UnknownCodec> {
+        let unknown = || UnknownCodec { name: name.into() };
+        match name {
+            "none" => Ok(Self::None),
+            "lz4" => Ok(Self::Lz4),
+            "zstd" => Ok(Self::Zstd(ZstdLevel::default())),
+            "delta" => Ok(Self::Delta),
+            "auto" => Ok(Self::Auto),
+            _ => {
+                let level = name.strip_prefix("zstd:").ok_or_else(unknown)?;
+                let level = level.parse().ok().and_then(ZstdLevel::new);
+                level.map(Self::Zstd).ok_or_else(unknown)
+            }
+        }
+    }
+}
+
+impl core::fmt::Display for Codec {
+    /// Writes what [`FromStr`](core::str::FromStr) reads.
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::None => f.write_str("none"),
+            Self::Lz4 => f.write_str("lz4"),
+            Self::Zstd(level) => write!(f, "zstd:{}", level.get()),
+            Self::Delta => f.write_str("delta"),
+            Self::Auto => f.write_str("auto"),
+        }
+    }
+}
+
+/// The encodings among which [`Codec::Auto`] chooses.
+const AUTO: [PageEncoding; 3] = [PageEncoding::Lz4, PageEncoding::Zstd, PageEncoding::Delta];
+
+/// Most memory that the codecs of all streams take together, in bytes: together with the buffers of
+/// frames it stays below the 64 MiB that an engine may take.
+const CODEC_BYTES_MAX: usize = 24 << 20;
 
 /// Whether pages that go as they are pass through a frame's buffer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -61,7 +118,13 @@ impl PackConfig {
     ///
     /// A codec that the target cannot read is left out.
     pub fn new(codec: Codec, encodings: EncodingSet) -> Self {
-        let readable = encodings.contains(PageEncoding::Lz4);
+        let readable = match codec {
+            Codec::None => true,
+            Codec::Lz4 => encodings.contains(PageEncoding::Lz4),
+            Codec::Zstd(_) => encodings.contains(PageEncoding::Zstd),
+            Codec::Delta => encodings.contains(PageEncoding::Delta),
+            Codec::Auto => AUTO.iter().any(|encoding| encodings.contains(*encoding)),
+        };
         Self {
             codec: if readable { codec } else { Codec::None },
             encodings,
@@ -97,6 +160,20 @@ impl PackConfig {
     /// Which pages are encoded.
     pub fn codec(&self) -> Codec {
         self.codec
+    }
+
+    /// The encodings that may be used.
+    pub fn encodings(&self) -> EncodingSet {
+        self.encodings
+    }
+
+    /// Most memory that the codecs of all streams take together: history, tables and room to
+    /// encode. In bytes; none where nothing is encoded.
+    pub fn codec_bytes_max(&self) -> usize {
+        match self.codec {
+            Codec::None => 0,
+            Codec::Lz4 | Codec::Zstd(_) | Codec::Delta | Codec::Auto => CODEC_BYTES_MAX,
+        }
     }
 
     /// Whether pages that the guest never touched are said to be absent; else they are zero.

@@ -37,12 +37,31 @@ pub(crate) fn place(
     Ok(())
 }
 
+/// Copies `pages` of the guest, which nobody writes meanwhile, to `into`, as long as they are.
+pub(crate) fn read(
+    memory: &dyn GuestMemory,
+    pages: PageRange,
+    into: &mut [u8],
+) -> Result<(), MemoryError> {
+    checked_slice(memory, pages)?.copy_to(into);
+    Ok(())
+}
+
 /// Overwrites `pages` of the guest with zeros.
 pub(crate) fn place_zeros(memory: &dyn GuestMemory, pages: PageRange) -> Result<(), MemoryError> {
+    place_over(memory, pages, &ZERO_PAGE)
+}
+
+/// Overwrites each of `pages` of the guest with the one page `bytes`.
+pub(crate) fn place_over(
+    memory: &dyn GuestMemory,
+    pages: PageRange,
+    bytes: &[u8],
+) -> Result<(), MemoryError> {
     let slice = checked_slice(memory, pages)?;
     for at in (0..slice.len()).step_by(PAGE_BYTES) {
         if let Ok(page) = slice.offset(at) {
-            page.copy_from(&ZERO_PAGE);
+            page.copy_from(bytes);
         }
     }
     Ok(())

@@ -9,6 +9,7 @@ use limosa_pages::{ChunkIndex, ChunkPages, MemoryMap, PAGE_BYTES, PageCount, Pag
 use limosa_wire::limits::FRAME_RECORDS_MAX;
 use limosa_wire::{EncodingCounts, MigrationId, PageEncoding, PageRecord, Round, StreamIndex};
 
+use crate::classify::Sent;
 use crate::config::PackConfig;
 use crate::frame_buf::FrameBuf;
 use crate::kernels::Content;
@@ -89,6 +90,10 @@ struct Lane {
     absent: Vec<PageRecord>,
     round: Round,
     report: StreamReport,
+    /// When the sink last gave a buffer back, or the round began.
+    handed_over: Instant,
+    /// Bytes of pages with data in the frames that were sealed since.
+    raw_bytes: usize,
 }
 
 impl Corridor {
@@ -106,11 +111,13 @@ impl Corridor {
             sends_absent: config.sends_absent(),
             sends_live: config.sends_live(),
             sealer: Sealer::new(migration_id, stream),
-            packer: Packer::new(config.codec()),
+            packer: Packer::new(config, stream_count),
             buffer: Some(buffer),
             absent: Vec::with_capacity(FRAME_RECORDS_MAX.into()),
             round: Round::FIRST,
             report: StreamReport::default(),
+            handed_over: Instant::now(),
+            raw_bytes: 0,
         };
         Self {
             memory,
@@ -148,8 +155,7 @@ impl Corridor {
         rearm: &mut impl FnMut(ChunkIndex, &mut ChunkPages) -> Result<(), E>,
         sink: &mut impl FnMut(FrameBuf) -> Result<FrameBuf, E>,
     ) -> Result<StreamReport, E> {
-        self.lane.round = round;
-        self.lane.report = StreamReport::default();
+        self.lane.begin_round(round);
         if let Some(ranges) = self.to_tell.take() {
             for range in ranges {
                 self.lane.note_absent(self.memory.map(), range, sink)?;
@@ -169,6 +175,13 @@ impl Corridor {
 }
 
 impl Lane {
+    fn begin_round(&mut self, round: Round) {
+        self.round = round;
+        self.report = StreamReport::default();
+        self.packer.classifier_mut().begin_round();
+        self.handed_over = Instant::now();
+    }
+
     fn check_owner(&self, chunk: ChunkIndex) -> Result<(), PackError> {
         let stream = self.sealer.stream();
         if StreamIndex::of_chunk(chunk, self.stream_count) == stream {
@@ -205,17 +218,13 @@ impl Lane {
         if pages.is_empty() {
             return Ok(());
         }
+        self.packer.begin_chunk(self.round, chunk);
         self.begin_frame(&pages, sink)?;
         for part in regions_of(memory.map(), chunk) {
             let mut inside = ChunkPages::of_range(chunk, part);
             inside.intersect(&pages);
-            for (first, count) in inside.runs() {
-                if self.sends_live && count >= LIVE_RUN_PAGES_MIN && !self.packer.may_encode_next()
-                {
-                    self.pack_live(memory, chunk, (first, count), sink)?;
-                } else {
-                    self.pack_run(&**memory, chunk, first, count, sink)?;
-                }
+            for run in inside.runs() {
+                self.pack_or_refer(memory, chunk, run, sink)?;
             }
             let Self { packer, buffer, .. } = &mut *self;
             if let Some(buffer) = buffer {
@@ -238,6 +247,33 @@ impl Lane {
         // Most frames have a record for each run; where zeros add some, the payload moves a little.
         self.buffer()?.begin(pages.runs().count());
         Ok(())
+    }
+
+    /// Packs a run of pages, or refers to them where they are. What may be encoded is packed block
+    /// by block: where only a sample was wanted, the rest of the run needs no copying.
+    fn pack_or_refer<E: From<PackError>>(
+        &mut self,
+        memory: &Arc<dyn GuestMemory>,
+        chunk: ChunkIndex,
+        (mut first, mut count): (u16, u16),
+        sink: &mut impl FnMut(FrameBuf) -> Result<FrameBuf, E>,
+    ) -> Result<(), E> {
+        while self.sends_live && count >= LIVE_RUN_PAGES_MIN {
+            if !self.packer.may_encode_next() {
+                return self.pack_live(memory, chunk, (first, count), sink);
+            }
+            let part = self.packer.run_pages_max().min(count);
+            self.pack_run(&**memory, chunk, first, part, sink)?;
+            let Self { packer, buffer, .. } = &mut *self;
+            if let Some(buffer) = buffer {
+                packer.end_run(buffer);
+            }
+            (first, count) = (first + part, count - part);
+        }
+        if count == 0 {
+            return Ok(());
+        }
+        self.pack_run(&**memory, chunk, first, count, sink)
     }
 
     /// How many of `pages` will be copied into the buffer, at most.
@@ -361,6 +397,7 @@ impl Lane {
             self.sealer.pages(self.round, chunk, buffer);
             self.report.frame_count += 1;
             self.report.pages += pages;
+            self.raw_bytes += pages.data() as usize * PAGE_BYTES;
         }
         Ok(())
     }
@@ -467,10 +504,15 @@ impl Lane {
         }
         let (sent_bytes, room_bytes) = (full.wire_bytes(), full.payload_bytes_max());
         let began = Instant::now();
+        let worked = began - self.handed_over;
         let empty = sink(full)?;
-        self.packer
-            .classifier_mut()
-            .sent(sent_bytes, began.elapsed());
+        self.handed_over = Instant::now();
+        self.packer.classifier_mut().sent(&Sent {
+            raw_bytes: core::mem::take(&mut self.raw_bytes),
+            wire_bytes: sent_bytes,
+            worked,
+            kept: self.handed_over - began,
+        });
         self.report.wire_bytes += sent_bytes as u64;
         if !empty.is_empty() || empty.payload_bytes_max() < room_bytes {
             return Err(self.no_buffer().into());

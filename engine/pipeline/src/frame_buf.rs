@@ -35,7 +35,8 @@ const LIVE_RUNS_MAX: usize = 128;
 pub(crate) const BESIDES_PAYLOAD_BYTES: usize = FRONT_BYTES
     + PAYLOAD_ALIGNMENT
     + FRAME_RECORDS_MAX as usize * size_of::<PageRecord>()
-    + FRAME_TABLE_BYTES_MAX;
+    + FRAME_TABLE_BYTES_MAX
+    + LIVE_RUNS_MAX * size_of::<LiveRun>();
 
 /// One allocation that holds whole frames, one behind the other: `header | table | payload | …`.
 ///

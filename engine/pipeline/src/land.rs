@@ -6,18 +6,19 @@ use std::sync::Arc;
 use limosa_pages::{
     ChunkIndex, ChunkPages, MemoryMap, PAGE_BYTES, PageCount, PageIndex, PageRange,
 };
-use limosa_wire::limits::{FRAME_RECORDS_MAX, FRAME_TABLE_BYTES_MAX, LZ4_RUN_PAGES_MAX};
+use limosa_wire::limits::{BLOCK_PAGES_MAX, FRAME_RECORDS_MAX, FRAME_TABLE_BYTES_MAX};
 use limosa_wire::{
     Barrier, DecodeError, DecodeFault, EncodingCounts, EncodingSet, FRAME_HEADER_BYTES,
     FrameHeader, FrameKind, MigrationId, PageEncoding, PageRecord, Round, StreamIndex,
 };
 use vm_memory::VolatileSlice;
 
+use crate::codec::UnpackFault;
 use crate::copy::{place, place_zeros};
 use crate::kernels::{Checksum, Kernels};
 use crate::ledger::Ledger;
 use crate::memory::{GuestMemory, MemoryError, checked_slice, run_of};
-use crate::pack::{UnpackFault, Unpacker};
+use crate::pack::Unpacker;
 use crate::seal::{OpenError, Opener};
 
 /// Fewest pages with data in a chunk for which the whole chunk is populated ahead.
@@ -32,7 +33,7 @@ const LANDING_SLICES_MAX: usize = 64;
 
 /// Bytes of payload with encoded records that are received at once: a frame of usual size, and as
 /// much as any encoded record has. A longer frame is received in parts.
-const PACKED_BYTES: usize = LZ4_RUN_PAGES_MAX as usize * PAGE_BYTES;
+const PACKED_BYTES: usize = BLOCK_PAGES_MAX as usize * PAGE_BYTES;
 
 /// Where a lander's bytes come from: one stream, in order, nothing left out.
 pub trait FrameSource {
@@ -213,11 +214,7 @@ impl Lander {
         if header.kind == FrameKind::Pages {
             self.prepare(header.chunk)
                 .map_err(|error| self.broken(error))?;
-            if self
-                .records
-                .iter()
-                .any(|record| record.encoding == PageEncoding::Lz4)
-            {
+            if self.records.iter().any(is_packed) {
                 self.land_packed(&header, source)?;
             } else {
                 self.land_raw(&header, source)?;
@@ -435,15 +432,15 @@ impl Lander {
                 return Err(self.payload_damaged());
             };
             rest = behind;
-            let pages = match record.encoding {
-                PageEncoding::Raw | PageEncoding::Live => own,
-                PageEncoding::Lz4 => self.unpacker.unpack(record, own).map_err(|fault| {
-                    let record = number;
-                    LandError::Unpack { record, fault }
-                })?,
-                PageEncoding::Zero | PageEncoding::Absent => continue,
-            };
-            place(&*self.memory, pages_of(header, record), pages)?;
+            let range = pages_of(header, record);
+            match record.encoding {
+                PageEncoding::Zero | PageEncoding::Absent => {}
+                PageEncoding::Raw | PageEncoding::Live => place(&*self.memory, range, own)?,
+                _ => self
+                    .unpacker
+                    .unpack_to(&*self.memory, range, record.encoding, own)
+                    .map_err(|error| error.in_record(number))?,
+            }
         }
         Ok(())
     }
@@ -494,6 +491,12 @@ fn pages_of(header: &FrameHeader, record: &PageRecord) -> PageRange {
     };
     PageRange::from_start_count(start, PageCount::new(record.count.into()))
         .unwrap_or(PageRange::empty())
+}
+
+/// Whether the pages of a record are not as they lie in the payload.
+fn is_packed(record: &PageRecord) -> bool {
+    let as_they_are = matches!(record.encoding, PageEncoding::Raw | PageEncoding::Live);
+    record.payload_bytes > 0 && !as_they_are
 }
 
 /// Whether the bytes of a record hold still while they are sent, and so have a checksum.

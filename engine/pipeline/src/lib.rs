@@ -25,9 +25,11 @@
 mod buffers;
 mod chunk_bits;
 pub mod classify;
+mod codec;
 mod config;
 mod copy;
 mod corridor;
+mod encode;
 mod frame_buf;
 pub mod kernels;
 mod land;
@@ -38,12 +40,12 @@ mod scan;
 mod seal;
 
 pub use buffers::BufferPool;
-pub use config::{Codec, PackConfig, Staging};
+pub use codec::{UnpackFault, ZstdLevel};
+pub use config::{Codec, PackConfig, Staging, UnknownCodec};
 pub use corridor::{Corridor, PackError, StreamReport};
 pub use frame_buf::{FrameBuf, Piece};
 pub use land::{FrameSource, LandError, Landed, Lander, POPULATE_PAGES_MIN};
 pub use ledger::{Gap, Ledger, RoundTotals};
 pub use memory::{GuestMemory, MemoryError};
-pub use pack::UnpackFault;
 pub use scan::{ChunkWork, chunks_by_stream, scan, work_of};
 pub use seal::OpenError;

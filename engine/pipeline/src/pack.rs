@@ -1,33 +1,30 @@
 //! Pack: lifted pages to records and payload. Unpack: records and payload to pages. The two are
-//! mirrors; checksums and headers are `seal.rs`.
+//! mirrors; how bytes become fewer is `codec/`, checksums and headers are `seal.rs`.
 
-use std::time::Instant;
-
-use limosa_pages::PAGE_BYTES;
-use limosa_wire::limits::{FRAME_RECORDS_MAX, LZ4_RUN_PAGES_MAX};
-use limosa_wire::{EncodingCounts, PageEncoding, PageRecord};
-use lz4_flex::block::{
-    CompressTable, DecompressError, compress_into_with_table, decompress_into,
-    get_maximum_output_size,
-};
+use limosa_pages::{CHUNK_PAGES, ChunkIndex, PAGE_BYTES, PageRange};
+use limosa_wire::limits::FRAME_RECORDS_MAX;
+use limosa_wire::{CONSTANT_BYTES, EncodingCounts, PageEncoding, PageRecord, Round};
 use vm_memory::VolatileSlice;
 
 use crate::classify::Classifier;
-use crate::config::Codec;
-use crate::copy::lift;
+use crate::codec::{BLOCK_BYTES_MAX, Constant, Delta, Lz4, PageCodec, UnpackFault, Zstd, word_of};
+use crate::config::PackConfig;
+use crate::copy::{lift, place, place_over, read};
+use crate::encode::Encoder;
 use crate::frame_buf::FrameBuf;
 use crate::kernels::{Content, Kernels};
-
-const LZ4_RUN_BYTES_MAX: usize = LZ4_RUN_PAGES_MAX as usize * PAGE_BYTES;
-
-/// Fewest pages of a run for which a sample is cheaper than trying the run itself.
-const SAMPLED_RUN_PAGES_MIN: u32 = 4;
+use crate::land::LandError;
+use crate::memory::{GuestMemory, MemoryError};
 
 /// Turns the pages of one stream into records, one page at a time, in the order of memory.
 pub(crate) struct Packer {
     kernels: Kernels,
     classifier: Classifier,
     encoder: Encoder,
+    sends_constant: bool,
+    stream_count: u16,
+    /// The number, among those of the stream, of the first page of the chunk.
+    chunk_first: u32,
     /// Pages with data that lie at the end of the payload and have no record yet.
     run: Option<Run>,
     /// Records of the frame that are in an earlier region of memory, which none may reach into.
@@ -47,17 +44,22 @@ struct Run {
 pub(crate) struct FrameFull;
 
 impl Packer {
-    pub(crate) fn new(codec: Codec) -> Self {
-        let classifier = Classifier::new(codec);
+    /// For one of `stream_count` streams.
+    pub(crate) fn new(config: &PackConfig, stream_count: u16) -> Self {
+        let classifier = Classifier::new(config.codec(), config.encodings());
+        let encoder = Encoder::new(config, stream_count);
         let run_pages_max = if classifier.may_encode() {
-            LZ4_RUN_PAGES_MAX
+            encoder.block_pages()
         } else {
             FRAME_RECORDS_MAX.into()
         };
         Self {
             kernels: Kernels::detect(),
-            encoder: Encoder::new(&classifier),
+            encoder,
             classifier,
+            sends_constant: config.encodings().contains(PageEncoding::Constant),
+            stream_count: stream_count.max(1),
+            chunk_first: 0,
             run: None,
             closed_count: 0,
             run_pages_max,
@@ -69,7 +71,15 @@ impl Packer {
     }
 
     pub(crate) fn overhead_bytes(&self) -> usize {
-        self.encoder.scratch.capacity()
+        self.encoder.overhead_bytes()
+    }
+
+    /// The pages that follow are those of `chunk`, in `round`.
+    pub(crate) fn begin_chunk(&mut self, round: Round, chunk: ChunkIndex) {
+        let turn = chunk.get() / u64::from(self.stream_count);
+        // There are at most 2^32 pages.
+        self.chunk_first = (turn * CHUNK_PAGES) as u32;
+        self.encoder.begin_chunk(round);
     }
 
     /// Lifts the page at `offset` of the chunk and adds it to the frame. Pages come in rising
@@ -90,19 +100,11 @@ impl Packer {
         let payload_at = frame.tail();
         match lift(self.kernels, page, frame).ok_or(FrameFull)? {
             Content::Zero => {
+                self.encoder.forget(self.chunk_first + offset);
                 self.end_run(frame);
                 self.add_record(frame, offset, 1, PageEncoding::Zero, 0);
             }
-            Content::Data => match &mut self.run {
-                Some(run) => run.count += 1,
-                none => {
-                    *none = Some(Run {
-                        first: offset,
-                        count: 1,
-                        payload_at,
-                    });
-                }
-            },
+            Content::Data => self.add_data(offset, payload_at, frame),
         }
         Ok(())
     }
@@ -115,6 +117,7 @@ impl Packer {
 
     /// Adds the page at `offset`, which is zero, to the frame.
     pub(crate) fn add_zero(&mut self, offset: u32, frame: &mut FrameBuf) {
+        self.encoder.forget(self.chunk_first + offset);
         self.end_run(frame);
         self.add_record(frame, offset, 1, PageEncoding::Zero, 0);
     }
@@ -123,13 +126,80 @@ impl Packer {
     /// Their place in the payload is the caller's.
     pub(crate) fn add_live(&mut self, offset: u32, count: u16, frame: &mut FrameBuf) {
         self.end_run(frame);
+        self.encoder
+            .forget_run(self.chunk_first + offset, count.into());
+        self.classifier.passed(count.into());
         let bytes = u32::from(count) * PAGE_BYTES as u32;
         self.add_record(frame, offset, count.into(), PageEncoding::Live, bytes);
     }
 
     /// Whether the next run might be encoded, and so must be lifted.
     pub(crate) fn may_encode_next(&self) -> bool {
-        self.classifier.may_encode_next()
+        self.classifier.may_encode_next() || self.encoder.may_be_delta(&self.classifier)
+    }
+
+    /// Most pages of a run that are encoded together.
+    pub(crate) fn run_pages_max(&self) -> u16 {
+        // A block has at most 64, a frame at most 512.
+        self.run_pages_max as u16
+    }
+
+    /// Adds the page that was lifted to `payload_at`.
+    #[inline]
+    fn add_data(&mut self, offset: u32, payload_at: usize, frame: &mut FrameBuf) {
+        let lifted = frame.payload_from(payload_at);
+        if self.sends_constant
+            && let Some(word) = word_of(lifted)
+        {
+            self.encoder.forget(self.chunk_first + offset);
+            frame.replace_payload_from(payload_at, &[]);
+            self.end_run(frame);
+            self.add_constant(offset, &word, frame);
+            return;
+        }
+        if let Some(lifted) = lifted.first_chunk() {
+            let number = self.chunk_first + offset;
+            if let Some(delta_bytes) = self.encoder.again(number, lifted, &self.classifier) {
+                frame.replace_payload_from(payload_at, &[]);
+                self.end_run(frame);
+                let at = frame.tail();
+                frame.replace_payload_from(at, self.encoder.delta(delta_bytes));
+                self.add_record(frame, offset, 1, PageEncoding::Delta, delta_bytes as u32);
+                return;
+            }
+        }
+        match &mut self.run {
+            Some(run) => run.count += 1,
+            none => {
+                *none = Some(Run {
+                    first: offset,
+                    count: 1,
+                    payload_at,
+                });
+            }
+        }
+    }
+
+    /// Adds a page of nothing but `word`: to the last record, where it says the same of the page
+    /// ahead.
+    fn add_constant(&self, offset: u32, word: &[u8; CONSTANT_BYTES], frame: &mut FrameBuf) {
+        let at = frame.tail();
+        let is_same = frame.payload().last_chunk() == Some(word);
+        let open = frame.records_mut().get_mut(self.closed_count..);
+        match open.and_then(|open| open.last_mut()) {
+            Some(last)
+                if is_same
+                    && last.encoding == PageEncoding::Constant
+                    && last.first + last.count == offset =>
+            {
+                last.count += 1;
+            }
+            _ => {
+                frame.replace_payload_from(at, word);
+                let bytes = CONSTANT_BYTES as u32;
+                self.add_record(frame, offset, 1, PageEncoding::Constant, bytes);
+            }
+        }
     }
 
     /// What follows is in another region of memory: no record may span both.
@@ -149,30 +219,23 @@ impl Packer {
         counts
     }
 
-    fn end_run(&mut self, frame: &mut FrameBuf) {
+    /// Gives the pages that lie at the end of the payload their record, encoded or not.
+    pub(crate) fn end_run(&mut self, frame: &mut FrameBuf) {
         let Some(run) = self.run.take() else {
             return;
         };
         let raw = frame.payload_from(run.payload_at);
         let raw_bytes = raw.len();
-        if let Some(block) = self.encoder.encode(raw, &mut self.classifier) {
-            let encoded_bytes = block.len() as u32;
-            frame.replace_payload_from(run.payload_at, block);
-            self.add_record(
-                frame,
-                run.first,
-                run.count,
-                PageEncoding::Lz4,
-                encoded_bytes,
-            );
-        } else {
-            self.add_record(
-                frame,
-                run.first,
-                run.count,
-                PageEncoding::Raw,
-                raw_bytes as u32,
-            );
+        match self.encoder.encode(raw, &mut self.classifier) {
+            Some((block, encoding)) => {
+                let encoded_bytes = block.len() as u32;
+                frame.replace_payload_from(run.payload_at, block);
+                self.add_record(frame, run.first, run.count, encoding, encoded_bytes);
+            }
+            None => {
+                let raw_bytes = raw_bytes as u32;
+                self.add_record(frame, run.first, run.count, PageEncoding::Raw, raw_bytes);
+            }
         }
     }
 
@@ -185,15 +248,14 @@ impl Packer {
         encoding: PageEncoding,
         payload_bytes: u32,
     ) {
+        let joins = matches!(encoding, PageEncoding::Zero | PageEncoding::Raw);
         let records = frame.records_mut();
         let open = records
             .get_mut(self.closed_count..)
             .and_then(|open| open.last_mut());
         match open {
             Some(last)
-                if encoding != PageEncoding::Lz4
-                    && last.encoding == encoding
-                    && last.first + last.count == first =>
+                if joins && last.encoding == encoding && last.first + last.count == first =>
             {
                 last.count += count;
                 last.payload_bytes += payload_bytes;
@@ -208,110 +270,87 @@ impl Packer {
     }
 }
 
-struct Encoder {
-    table: CompressTable,
-    scratch: Vec<u8>,
-}
-
-impl Encoder {
-    fn new(classifier: &Classifier) -> Self {
-        let scratch_bytes = if classifier.may_encode() {
-            get_maximum_output_size(LZ4_RUN_BYTES_MAX)
-        } else {
-            0
-        };
-        Self {
-            table: CompressTable::large(),
-            scratch: vec![0; scratch_bytes],
-        }
-    }
-
-    /// The LZ4 block of `raw`, where the classifier's rules want it.
-    fn encode(&mut self, raw: &[u8], classifier: &mut Classifier) -> Option<&[u8]> {
-        if !classifier.wants_sample() {
-            return None;
-        }
-        let page_count = raw.len() / PAGE_BYTES;
-        let began = Instant::now();
-        if page_count >= SAMPLED_RUN_PAGES_MIN as usize {
-            let middle = page_count / 2 * PAGE_BYTES;
-            let sample = self.compress(&raw[middle..middle + PAGE_BYTES])?;
-            classifier.encoded(PAGE_BYTES, began.elapsed());
-            if !classifier.judge_sample(sample) {
-                return None;
-            }
-        }
-        let encoded_bytes = self.compress(raw)?;
-        classifier.encoded(raw.len(), began.elapsed());
-        if page_count < SAMPLED_RUN_PAGES_MIN as usize {
-            classifier.judge_sample(encoded_bytes / page_count.max(1));
-        }
-        let pays = classifier.judge_run(raw.len(), encoded_bytes);
-        pays.then(|| self.scratch.get(..encoded_bytes)).flatten()
-    }
-
-    fn compress(&mut self, raw: &[u8]) -> Option<usize> {
-        // The scratch is as long as the worst case; were it not, the run would go raw.
-        compress_into_with_table(raw, &mut self.scratch, &mut self.table).ok()
-    }
-}
-
-/// Why an encoded run is not what its record says.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum UnpackFault {
-    /// The block would become more bytes than its record has pages for.
-    #[error("the block unpacks to more than the {expected} bytes of its pages")]
-    TooLong {
-        /// Bytes of the record's pages.
-        expected: usize,
-    },
-    /// The block became fewer bytes than its record has pages for.
-    #[error("the block unpacks to {found} bytes, not to the {expected} of its pages")]
-    TooShort {
-        /// Bytes of the record's pages.
-        expected: usize,
-        /// Bytes that came out.
-        found: usize,
-    },
-    /// The bytes are no LZ4 block.
-    #[error("the bytes are no LZ4 block")]
-    Damaged,
-}
-
 /// Unpacks the records of frames that hold encoded pages.
 pub(crate) struct Unpacker {
     scratch: Vec<u8>,
+    zstd: Zstd,
 }
 
 impl Unpacker {
     pub(crate) fn new() -> Self {
         Self {
-            scratch: vec![0; LZ4_RUN_BYTES_MAX],
+            scratch: vec![0; BLOCK_BYTES_MAX],
+            zstd: Zstd::decoder(),
         }
     }
 
     pub(crate) fn overhead_bytes(&self) -> usize {
-        self.scratch.capacity()
+        self.scratch.capacity() + self.zstd.overhead_bytes()
     }
 
-    /// The pages of an LZ4 record, whose block this is.
-    pub(crate) fn unpack(
+    /// Puts the pages of an encoded record, whose payload this is, into the guest's memory.
+    pub(crate) fn unpack_to(
         &mut self,
-        record: &PageRecord,
-        block: &[u8],
-    ) -> Result<&[u8], UnpackFault> {
-        let expected = record.count as usize * PAGE_BYTES;
-        // No byte beyond the record's own pages is there to be written, whatever the block says.
-        let pages = self
+        memory: &dyn GuestMemory,
+        pages: PageRange,
+        encoding: PageEncoding,
+        payload: &[u8],
+    ) -> Result<(), UnpackError> {
+        let expected = match encoding {
+            // Placed over and over.
+            PageEncoding::Constant => PAGE_BYTES,
+            _ => pages.count().bytes() as usize,
+        };
+        // No byte beyond the record's own pages is there to be written, whatever the payload says.
+        let unpacked = self
             .scratch
             .get_mut(..expected)
             .ok_or(UnpackFault::TooLong { expected })?;
-        match decompress_into(block, pages) {
-            Ok(found) if found == expected => Ok(pages),
-            Ok(found) => Err(UnpackFault::TooShort { expected, found }),
-            Err(DecompressError::OutputTooSmall { .. }) => Err(UnpackFault::TooLong { expected }),
-            Err(_) => Err(UnpackFault::Damaged),
+        match encoding {
+            PageEncoding::Lz4 => Lz4::decoder().decode(payload, unpacked)?,
+            PageEncoding::Zstd => self.zstd.decode(payload, unpacked)?,
+            PageEncoding::Constant => Constant.decode(payload, unpacked)?,
+            PageEncoding::Delta => {
+                // What it starts from is what was placed here last: nobody else writes the memory.
+                read(memory, pages, unpacked)?;
+                Delta.decode(payload, unpacked)?;
+            }
+            PageEncoding::Raw | PageEncoding::Live | PageEncoding::Zero | PageEncoding::Absent => {
+                return Err(UnpackFault::Damaged.into());
+            }
         }
+        match encoding {
+            PageEncoding::Constant => place_over(memory, pages, unpacked)?,
+            _ => place(memory, pages, unpacked)?,
+        }
+        Ok(())
+    }
+}
+
+/// Why a record could not be put into the guest's memory.
+pub(crate) enum UnpackError {
+    Fault(UnpackFault),
+    Memory(MemoryError),
+}
+
+impl UnpackError {
+    /// The error of a frame, whose record this is.
+    pub(crate) fn in_record(self, record: usize) -> LandError {
+        match self {
+            Self::Fault(fault) => LandError::Unpack { record, fault },
+            Self::Memory(error) => error.into(),
+        }
+    }
+}
+
+impl From<UnpackFault> for UnpackError {
+    fn from(fault: UnpackFault) -> Self {
+        Self::Fault(fault)
+    }
+}
+
+impl From<MemoryError> for UnpackError {
+    fn from(error: MemoryError) -> Self {
+        Self::Memory(error)
     }
 }

@@ -276,10 +276,14 @@ fn encodings_that_were_not_agreed_upon() {
     let absent = absent(0, 1).bytes();
     let records = vec![record(0, 1, PageEncoding::Live, PAGE_BYTES)];
     let live = pages(0, records, noise(1, PAGE_BYTES)).bytes();
+    let other = |encoding| pages(0, vec![record(0, 1, encoding, 8)], vec![0; 8]).bytes();
     for (bytes, encoding) in [
         (packed, PageEncoding::Lz4),
         (absent, PageEncoding::Absent),
         (live, PageEncoding::Live),
+        (other(PageEncoding::Zstd), PageEncoding::Zstd),
+        (other(PageEncoding::Delta), PageEncoding::Delta),
+        (other(PageEncoding::Constant), PageEncoding::Constant),
     ] {
         let target = target(1);
         let mut lander = Lander::new(
@@ -303,14 +307,15 @@ fn encodings_that_were_not_agreed_upon() {
 
 #[test]
 fn blocks_that_do_not_unpack_to_their_pages() {
-    let unpack = |count: u32, block: Vec<u8>| {
-        let records = vec![record(0, count, PageEncoding::Lz4, block.len())];
+    let unpack_as = |encoding, count: u32, block: Vec<u8>| {
+        let records = vec![record(0, count, encoding, block.len())];
         let error = refused(&pages(0, records, block));
         let LandError::Unpack { record: 0, fault } = error else {
             panic!("{error}");
         };
         fault
     };
+    let unpack = |count, block| unpack_as(PageEncoding::Lz4, count, block);
     let expected = 2 * PAGE_BYTES;
     let short = lz4_flex::block::compress(&text(1, PAGE_BYTES));
     let found = PAGE_BYTES;
@@ -327,13 +332,70 @@ fn blocks_that_do_not_unpack_to_their_pages() {
         }
     );
     assert_eq!(unpack(1, vec![0xff; 100]), UnpackFault::Damaged);
+
+    let zstd = |bytes: &[u8]| {
+        let mut block = vec![0; 1 << 20];
+        let mut context = zstd::zstd_safe::CCtx::create();
+        let block_bytes = context.compress2(&mut block[..], bytes).unwrap();
+        block.truncate(block_bytes);
+        block
+    };
+    let unpack = |count, block| unpack_as(PageEncoding::Zstd, count, block);
+    let short = zstd(&text(1, PAGE_BYTES));
+    assert_eq!(unpack(2, short), UnpackFault::TooShort { expected, found });
+    let long = zstd(&text(1, 3 * PAGE_BYTES));
+    assert_eq!(unpack(2, long), UnpackFault::TooLong { expected });
+    let bomb = zstd(&vec![7; 200 << 20]);
+    assert!(bomb.len() < 2 * PAGE_BYTES);
+    assert_eq!(unpack(2, bomb), UnpackFault::TooLong { expected });
+    assert_eq!(unpack(1, vec![0xff; 100]), UnpackFault::Damaged);
+
+    let unpack = |block: &[&[u8]]| unpack_as(PageEncoding::Delta, 1, block.concat());
+    let expected = PAGE_BYTES;
+    // The page is zero here, whatever the peer believes.
+    let sum = checksum(&noise(1, PAGE_BYTES)).to_le_bytes();
+    assert_eq!(unpack(&[&sum]), UnpackFault::OtherBase);
+    assert_eq!(unpack(&[&sum, &[3, 1], &[1; 8]]), UnpackFault::OtherBase);
+    assert_eq!(unpack(&[&sum, &[3, 2], &[1; 15]]), UnpackFault::Damaged);
+    assert_eq!(unpack(&[&sum, &[3]]), UnpackFault::Damaged);
+    let beyond = [255, 0, 255, 0, 2, 1];
+    assert_eq!(
+        unpack(&[&sum, &beyond, &[1; 8]]),
+        UnpackFault::TooLong { expected }
+    );
+}
+
+#[test]
+fn a_delta_lands_on_what_was_there() {
+    let mut target = target(1);
+    let (last, mut page) = (noise(1, PAGE_BYTES), noise(1, PAGE_BYTES));
+    page[4088..].fill(3);
+    let raw = record(7, 1, PageEncoding::Raw, PAGE_BYTES);
+    target.land(&pages(0, vec![raw], last).bytes()).unwrap();
+    let tokens = [255, 0, 255, 0, 1, 1];
+    let delta = [&checksum(&page).to_le_bytes()[..], &tokens, &[3; 8]].concat();
+    let mut frame = pages(
+        0,
+        vec![record(7, 1, PageEncoding::Delta, delta.len())],
+        delta,
+    );
+    frame.header.sequence += 1;
+    target.land(&frame.bytes()).unwrap();
+    assert_eq!(target.memory.read(7), page);
 }
 
 #[test]
 fn a_wrong_checksum_over_landed_memory() {
-    for encoding in [PageEncoding::Raw, PageEncoding::Lz4] {
+    for encoding in [
+        PageEncoding::Raw,
+        PageEncoding::Lz4,
+        PageEncoding::Constant,
+        PageEncoding::Delta,
+    ] {
         let payload = match encoding {
             PageEncoding::Lz4 => lz4_flex::block::compress(&text(1, PAGE_BYTES)),
+            PageEncoding::Constant => vec![5; 8],
+            PageEncoding::Delta => checksum(&[0; PAGE_BYTES]).to_le_bytes().to_vec(),
             _ => noise(1, PAGE_BYTES),
         };
         let records = vec![record(9, 1, encoding, payload.len())];
@@ -394,7 +456,8 @@ fn any_record() -> impl Strategy<Value = PageRecord> {
     (0..700_u32, 0..9_u32, encoding, payload).prop_map(|(first, count, encoding, payload)| {
         let payload = match encoding {
             PageEncoding::Raw | PageEncoding::Live => count as usize * PAGE_BYTES,
-            PageEncoding::Lz4 => payload,
+            PageEncoding::Lz4 | PageEncoding::Zstd | PageEncoding::Delta => payload,
+            PageEncoding::Constant => 8,
             PageEncoding::Zero | PageEncoding::Absent => 0,
         };
         record(first, count, encoding, payload)
@@ -412,13 +475,15 @@ proptest! {
         mut records in prop::collection::vec(any_record(), 1..5),
         chunk in 0..3_u64,
         seed in any::<u64>(),
-        lz4 in prop::collection::vec(any::<u8>(), 3 * PAGE_BYTES),
+        packed in prop::collection::vec(any::<u8>(), 3 * PAGE_BYTES),
     ) {
         records.sort_by_key(|record| record.first);
         let payload: Vec<u8> = records
             .iter()
             .flat_map(|record| match record.encoding {
-                PageEncoding::Lz4 => lz4[..record.payload_bytes as usize].to_vec(),
+                PageEncoding::Lz4 | PageEncoding::Zstd | PageEncoding::Delta => {
+                    packed[..record.payload_bytes as usize].to_vec()
+                }
                 _ => noise(seed, record.payload_bytes as usize),
             })
             .collect();

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use common::{TestError, TestMemory, corridor, map_of, no_rearm, noise};
 use limosa_pages::{ChunkIndex, PAGE_BYTES, PageIndex, PageSet};
-use limosa_pipeline::classify::Classifier;
+use limosa_pipeline::classify::{Block, Classifier};
 use limosa_pipeline::{
-    BufferPool, ChunkWork, Codec, FrameBuf, GuestMemory, PackConfig, PackError, scan,
+    BufferPool, ChunkWork, Codec, FrameBuf, GuestMemory, PackConfig, PackError, ZstdLevel, scan,
 };
 use limosa_wire::{EncodingSet, PageEncoding, Round, StreamIndex};
 use proptest::prelude::*;
@@ -131,12 +131,21 @@ fn a_sink_may_not_return_a_full_or_smaller_buffer() {
 
 #[test]
 fn a_codec_the_target_cannot_read_is_left_out() {
-    let readable = EncodingSet::ALL.without(PageEncoding::Lz4);
-    assert_eq!(PackConfig::new(Codec::Lz4, readable).codec(), Codec::None);
-    assert_eq!(
-        PackConfig::new(Codec::Auto, EncodingSet::ALL).codec(),
-        Codec::Auto
-    );
+    let zstd = Codec::Zstd(ZstdLevel::MAX);
+    for (codec, encoding) in [
+        (Codec::Lz4, PageEncoding::Lz4),
+        (zstd, PageEncoding::Zstd),
+        (Codec::Delta, PageEncoding::Delta),
+    ] {
+        let readable = EncodingSet::ALL.without(encoding);
+        assert_eq!(PackConfig::new(codec, readable).codec(), Codec::None);
+        for other in [Codec::Auto, codec] {
+            let config = PackConfig::new(other, EncodingSet::of(&[encoding]));
+            assert_eq!(config.codec(), other);
+        }
+    }
+    let none = PackConfig::new(Codec::Auto, EncodingSet::EMPTY);
+    assert_eq!(none.codec(), Codec::None);
     let bytes = |bytes| {
         PackConfig::default()
             .with_frame_payload_bytes(bytes)
@@ -149,49 +158,72 @@ fn a_codec_the_target_cannot_read_is_left_out() {
 }
 
 #[test]
+fn codecs_are_named_as_they_are_shown() {
+    for name in ["none", "lz4", "zstd:1", "zstd:4", "delta", "auto"] {
+        assert_eq!(name.parse::<Codec>().unwrap().to_string(), name);
+    }
+    let default = Codec::Zstd(ZstdLevel::default());
+    assert_eq!("zstd".parse::<Codec>().unwrap(), default);
+    for name in [
+        "", "zip", "zstd:", "zstd:0", "zstd:5", "zstd:x", "lz4:1", "LZ4",
+    ] {
+        let error = name.parse::<Codec>().unwrap_err();
+        assert!(error.to_string().contains(name), "{error}");
+    }
+}
+
+#[test]
+fn codecs_of_all_streams_share_what_memory_they_may_take() {
+    let map = map_of(&[(0, 512)]);
+    for codec in ["none", "lz4", "zstd:4", "delta", "auto"] {
+        let codec: Codec = codec.parse().unwrap();
+        let config = PackConfig::new(codec, EncodingSet::ALL);
+        let lists = corridor(&TestMemory::new(&map), 0, 1, &PackConfig::default());
+        for stream_count in [1, 2, 16, 17, 64] {
+            let corridor = corridor(&TestMemory::new(&map), 0, stream_count, &config);
+            let each = corridor.overhead_bytes() - lists.overhead_bytes();
+            let total = each * usize::from(stream_count);
+            assert!(
+                total <= config.codec_bytes_max(),
+                "{codec} on {stream_count} streams takes {total} bytes"
+            );
+        }
+    }
+}
+
+#[test]
 fn samples_that_do_not_shrink_are_taken_less_often() {
-    let mut classifier = Classifier::new(Codec::Lz4);
+    let mut classifier = Classifier::new(Codec::Lz4, EncodingSet::ALL);
+    let mut wants_sample = |judged: Option<usize>| {
+        let is_wanted = classifier.next_run(64)[0] == Some(Block::Lz4);
+        if is_wanted && judged != Some(0) {
+            classifier.sampled(Block::Lz4, PAGE_BYTES, judged, Duration::ZERO);
+        }
+        is_wanted
+    };
     let mut gaps = Vec::new();
     let mut gap = 0;
     while gaps.len() < 8 {
-        if classifier.wants_sample() {
+        if wants_sample(None) {
             gaps.push(gap);
             gap = 0;
-            assert!(!classifier.judge_sample(PAGE_BYTES));
         } else {
             gap += 1;
         }
     }
     assert_eq!(gaps, [0, 1, 3, 7, 15, 31, 31, 31]);
-    while !classifier.wants_sample() {}
-    assert!(classifier.judge_sample(100));
-    assert!(classifier.wants_sample());
-}
-
-#[test]
-fn auto_encodes_only_where_the_link_makes_the_thread_wait() {
-    let mut classifier = Classifier::new(Codec::Auto);
-    assert!(
-        !classifier.wants_sample(),
-        "nothing is known of the link yet"
-    );
-    // A link that takes a megabyte in 10 ms: 100 MB/s.
-    classifier.sent(1 << 20, Duration::from_millis(10));
-    assert!(classifier.wants_sample());
-    classifier.encoded(1 << 20, Duration::from_millis(1));
-    assert!(classifier.judge_run(1 << 20, 300_000));
-    assert!(classifier.wants_sample());
-    // A link that takes it in 100 us.
-    (0..64).for_each(|_| classifier.sent(1 << 20, Duration::from_micros(100)));
-    assert!(!classifier.wants_sample());
-    assert!(!Classifier::new(Codec::None).wants_sample());
+    while !wants_sample(Some(100)) {}
+    assert!(wants_sample(Some(100)) && wants_sample(Some(100)));
+    let none = Classifier::new(Codec::None, EncodingSet::ALL).next_run(64);
+    assert_eq!(none, [None; 3]);
 }
 
 #[test]
 fn a_run_that_hardly_shrinks_stays_raw() {
-    let mut classifier = Classifier::new(Codec::Lz4);
-    assert!(classifier.judge_run(80, 69));
-    assert!(!classifier.judge_run(80, 70));
+    let mut classifier = Classifier::new(Codec::Lz4, EncodingSet::ALL);
+    let mut is_sent = |bytes| classifier.encoded(Block::Lz4, 80, bytes, Duration::ZERO);
+    assert!(is_sent(Some(69)));
+    assert!(!is_sent(Some(70)) && !is_sent(None));
 }
 
 #[test]

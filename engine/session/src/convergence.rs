@@ -105,7 +105,7 @@ impl Convergence {
                 false => rate.max(self.send_bytes_per_second),
             };
         }
-        let data_pages = report.pages.raw + report.pages.lz4;
+        let data_pages = report.pages.data();
         if data_pages > 0 {
             // In rounds of mostly zero pages the few others would seem to take what the zeros did.
             let per_page = wire_bytes / data_pages as f64;

@@ -31,7 +31,7 @@ use std::time::{Duration, Instant};
 
 use limosa::{
     CancelToken, Codec, Endpoint, IoChoice, Landed, LinkConfig, Listener, MigrationConfig,
-    MigrationError, Observer, SessionConfig, SourceReport, migrate_in, migrate_out,
+    MigrationError, Observer, SessionConfig, SourceReport, ZstdLevel, migrate_in, migrate_out,
 };
 
 /// Time-outs short enough for tests of silence, and long enough for a machine that is busy.
@@ -175,4 +175,10 @@ pub(crate) fn ways() -> Vec<IoChoice> {
     had.collect()
 }
 
-pub(crate) const CODECS: [Codec; 3] = [Codec::None, Codec::Lz4, Codec::Auto];
+pub(crate) const CODECS: [Codec; 5] = [
+    Codec::None,
+    Codec::Lz4,
+    Codec::Zstd(ZstdLevel::MIN),
+    Codec::Delta,
+    Codec::Auto,
+];

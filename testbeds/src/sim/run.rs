@@ -6,7 +6,7 @@ use std::fmt;
 use std::time::Duration;
 
 use limosa_pages::{MemoryMap, PageSet};
-use limosa_pipeline::{Codec, PackConfig};
+use limosa_pipeline::{Codec, PackConfig, ZstdLevel};
 use limosa_session::{Outcome, SessionError, Source, Target, TargetPolicy, Timestamp};
 use limosa_wire::{EncodingSet, MigrationId, Offer, PageEncoding, StreamSecret};
 
@@ -258,7 +258,9 @@ fn begin(
     let machine = if refuses { "another" } else { MACHINE };
     let policy = policy(map, stream_count_max, machine, &processors);
     let target = Target::new(config, policy, secret, "simulation".into(), start);
-    let codec = rng.pick(&[Codec::None, Codec::Lz4]).unwrap_or_default();
+    let zstd = Codec::Zstd(ZstdLevel::MIN);
+    let codecs = [Codec::None, Codec::Lz4, zstd, Codec::Delta];
+    let codec = rng.pick(&codecs).unwrap_or_default();
     let pack = PackConfig::new(codec, EncodingSet::ALL);
     let pages = PageSet::new(map.end());
     let lane = |rng: &mut Rng| Lane::new(plan.link.shape(rng), rng.fork());
@@ -293,6 +295,9 @@ fn some_encodings(rng: &mut Rng) -> EncodingSet {
         None,
         Some(PageEncoding::Absent),
         Some(PageEncoding::Lz4),
+        Some(PageEncoding::Zstd),
+        Some(PageEncoding::Delta),
+        Some(PageEncoding::Constant),
     ]);
     less.flatten()
         .map_or(EncodingSet::ALL, |less| EncodingSet::ALL.without(less))

@@ -3,7 +3,7 @@
 #![allow(dead_code, reason = "each test file uses its own part of this one")]
 
 use limosa_pages::{ChunkIndex, MemoryMap, PageCount, PageIndex, PageRange};
-use limosa_wire::limits::{FRAME_RECORDS_MAX, LZ4_RUN_PAGES_MAX};
+use limosa_wire::limits::{BLOCK_PAGES_MAX, FRAME_RECORDS_MAX};
 use limosa_wire::{
     Abort, AbortReason, Agreed, Barrier, Bind, DecodeError, ENVELOPE_BYTES, EncodingSet, Envelope,
     FRAME_HEADER_BYTES, FrameHeader, FrameKind, HandOver, Hello, KeepAlive, Message, MigrationId,
@@ -448,17 +448,17 @@ fn lay_out(shapes: &[(u32, u32, u8)], absent: bool) -> Vec<PageRecord> {
         } else {
             (*count).min(512u32.saturating_sub(first))
         };
-        let (encoding, count, payload_bytes) = match shape % 3 {
+        let (encoding, count, payload_bytes) = match shape % 6 {
             _ if absent => (PageEncoding::Absent, count, 0),
             0 => (PageEncoding::Zero, count, 0),
             1 => (PageEncoding::Raw, count, count * 4096),
-            _ => {
-                let count = count.min(LZ4_RUN_PAGES_MAX);
-                (
-                    PageEncoding::Lz4,
-                    count,
-                    (u32::from(*shape) * 16 + 1).min(count * 4096),
-                )
+            2 => (PageEncoding::Constant, count, 8),
+            3 => (PageEncoding::Delta, count.min(1), 4 + u32::from(*shape)),
+            block => {
+                let count = count.min(BLOCK_PAGES_MAX);
+                let encoding = [PageEncoding::Lz4, PageEncoding::Zstd][block as usize - 4];
+                let bytes = u32::from(*shape) * 16 + 1;
+                (encoding, count, bytes.min((count * 4096).saturating_sub(1)))
             }
         };
         payload += payload_bytes;

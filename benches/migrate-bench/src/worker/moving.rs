@@ -332,11 +332,7 @@ fn config_of(order: &LinkOrder) -> MigrationConfig {
         _ => Splice::Auto,
     };
     config.staging = staging_of(&order.staging);
-    config.codec = match order.codec.as_str() {
-        "none" => Codec::None,
-        "lz4" => Codec::Lz4,
-        _ => Codec::Auto,
-    };
+    config.codec = order.codec.parse().unwrap_or(Codec::Auto);
     config
 }
 
@@ -395,5 +391,8 @@ fn pages_of(counts: EncodingCounts) -> Pages {
         raw: counts.raw,
         lz4: counts.lz4,
         live: counts.live,
+        constant: counts.constant,
+        zstd: counts.zstd,
+        delta: counts.delta,
     }
 }
