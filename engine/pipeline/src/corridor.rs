@@ -262,7 +262,7 @@ impl Lane {
             if !self.packer.may_encode_next() {
                 return self.pack_live(memory, chunk, (first, count), sink);
             }
-            let part = self.packer.run_pages_max().min(count);
+            let part = self.packer.run_pages_wanted().min(count);
             self.pack_run(&**memory, chunk, first, part, sink)?;
             let Self { packer, buffer, .. } = &mut *self;
             if let Some(buffer) = buffer {

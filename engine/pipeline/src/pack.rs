@@ -16,6 +16,9 @@ use crate::kernels::{Content, Kernels};
 use crate::land::LandError;
 use crate::memory::{GuestMemory, MemoryError};
 
+/// Pages that are lifted where only a sample of one is wanted: a run of its own.
+const SAMPLED_PAGES: u16 = 8;
+
 /// Turns the pages of one stream into records, one page at a time, in the order of memory.
 pub(crate) struct Packer {
     kernels: Kernels,
@@ -138,8 +141,12 @@ impl Packer {
         self.classifier.may_encode_next() || self.encoder.may_be_delta(&self.classifier)
     }
 
-    /// Most pages of a run that are encoded together.
-    pub(crate) fn run_pages_max(&self) -> u16 {
+    /// Most pages of the next run that are worth lifting: those of a block, or of a sample.
+    pub(crate) fn run_pages_wanted(&self) -> u16 {
+        let only_looks = self.classifier.only_looks();
+        if only_looks && !self.encoder.may_be_delta(&self.classifier) {
+            return SAMPLED_PAGES;
+        }
         // A block has at most 64, a frame at most 512.
         self.run_pages_max as u16
     }

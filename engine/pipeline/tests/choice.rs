@@ -324,6 +324,21 @@ fn auto_follows_pages_that_begin_to_shrink() {
     assert!(auto < best * 1.1, "{auto} s, where {best} s are enough");
 }
 
+/// A busy machine takes the processor away now and then. That says nothing of the link.
+#[test]
+fn a_thread_that_is_interrupted_is_no_slow_link() {
+    let took = |codec| {
+        let mut sim = Sim::new(codec, 1e9);
+        for _ in 0..128 {
+            sim.runs(&SEMI, 1.0 / 128.0);
+            sim.work(0.02);
+        }
+        sim.now
+    };
+    let (none, auto) = (took(Codec::None), took(Codec::Auto));
+    assert!(auto < none * 1.02, "{auto} s, where {none} s are enough");
+}
+
 #[test]
 fn nothing_is_looked_at_where_nothing_can_pay() {
     let mut sim = Sim::new(Codec::Auto, 4e9);

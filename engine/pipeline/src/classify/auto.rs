@@ -43,7 +43,7 @@ const FIRST_SAMPLES: u32 = 8;
 const TRIAL_PAGES: u64 = 512 * BLOCK_PAGES_MAX as u64;
 
 /// Runs of a trial. The fastest counts: others may have been interrupted.
-const TRIAL_RUNS: u32 = 4;
+const TRIAL_RUNS: u32 = 2;
 
 /// How much the last of many observations counts.
 const WEIGHT: f64 = 1.0 / 8.0;
@@ -119,9 +119,9 @@ impl Known {
         Some(self.cost_with(encode, held.map_or(0.0, |landing| landing.seconds)))
     }
 
-    fn hoped_cost(&self) -> CodecCost {
-        let hoped = self.encode_hoped;
-        self.cost_with(self.encode.map_or(hoped, |known| known.min(hoped)), 0.0)
+    /// What it is hoped to cost, where a quicker one takes `quicker` seconds per byte.
+    fn hoped_cost(&self, quicker: f64) -> CodecCost {
+        self.cost_with(self.encode_hoped.max(quicker), 0.0)
     }
 }
 
@@ -193,6 +193,11 @@ impl Auto {
         self.in_force().is_some() || self.explores() || self.trial().is_some()
     }
 
+    /// Whether the next run is at most sampled.
+    pub(super) fn only_looks(&self) -> bool {
+        self.in_force().is_none() && self.trial().is_none()
+    }
+
     pub(super) fn wants_delta(&self) -> bool {
         let pays = |cost: StreamCost| cost.link > cost.other + DELTA;
         self.reads_delta && self.meter.cost().is_some_and(pays)
@@ -227,13 +232,13 @@ impl Auto {
             Some(current) => self.known[current].cost(cost.link, self.clock)?,
         };
         let best = cost.seconds_per_byte(&best);
+        let mut quicker = 0.0_f64;
         self.known.iter().enumerate().position(|(at, known)| {
+            let hoped = cost.seconds_per_byte(&known.hoped_cost(quicker));
+            quicker = known.encode.map_or(quicker, |encode| encode.max(quicker));
             let is_due =
                 known.trial_runs < TRIAL_RUNS || self.pages - known.trial_at >= known.trial_gap;
-            Some(at) != self.current
-                && is_due
-                && known.sample_count > 0
-                && cost.seconds_per_byte(&known.hoped_cost()) < best
+            Some(at) != self.current && is_due && known.sample_count > 0 && hoped < best
         })
     }
 
@@ -409,6 +414,7 @@ impl Auto {
         };
         if is_due {
             self.stage = Stage::Probe;
+            self.meter.begin_probe();
             self.is_settling = true;
         } else {
             self.choose();

@@ -72,7 +72,13 @@ impl Window {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Meter {
     cost: Option<StreamCost>,
+    /// Seconds per byte of the last measurements of raw pages: the fastest counts, since a thread
+    /// that was interrupted makes a link look slow, and nothing makes it look fast.
+    paces: [f64; PACES],
 }
+
+/// Measurements of raw pages in a row that must be slow for a link to be so.
+const PACES: usize = 3;
 
 /// What a measurement under a codec says of the link.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -88,7 +94,15 @@ pub(super) enum Finding {
 
 impl Meter {
     pub(super) fn new() -> Self {
-        Self { cost: None }
+        Self {
+            cost: None,
+            paces: [0.0; PACES],
+        }
+    }
+
+    /// The next measurement of raw pages counts by itself.
+    pub(super) fn begin_probe(&mut self) {
+        self.paces.fill(f64::INFINITY);
     }
 
     /// `None` before the first measurement.
@@ -98,11 +112,13 @@ impl Meter {
 
     /// Learns from pages that went raw: the link takes no longer than all of it did.
     pub(super) fn learn_raw(&mut self, window: &Window) {
+        self.paces.rotate_right(1);
+        self.paces[0] = window.pace();
         let send = (window.kept / window.wire_bytes.max(1.0)).min(SEND_MAX);
         let cost = StreamCost {
             other: self.other(window),
             send: self.cost.map_or(send, |cost| send.min(cost.send)),
-            link: window.pace(),
+            link: self.paces.iter().copied().fold(f64::INFINITY, f64::min),
         };
         self.cost = Some(cost);
     }
@@ -120,6 +136,7 @@ impl Meter {
         if waited < WAITS_FROM * window.elapsed() {
             // It takes bytes at least as fast as they came.
             cost.link = cost.link.min(pace);
+            self.paces.fill(cost.link);
             return Finding::ThreadBound;
         }
         if pace > cost.link * SLOWER_FROM {
@@ -131,6 +148,7 @@ impl Meter {
             WEIGHT
         };
         cost.link += weight * (pace - cost.link);
+        self.paces.fill(cost.link);
         Finding::Expected
     }
 

@@ -39,7 +39,8 @@ pub type Samples = [Option<Block>; BLOCKS_MAX];
 ///    ([`StreamCost::seconds_per_byte`]), and the encoding in which it takes least is chosen
 ///    ([`StreamCost::best`]) for the runs that follow. All of it is measured on this stream, every
 ///    2 MiB sent or 20 ms: the link from raw pages, `share` and `encode` from samples and encoded
-///    runs.
+///    runs. A link is slow once three measurements of raw pages in a row are: what makes only one
+///    of them slow took the processor away.
 /// 5. **Look again.** Where the thread never waits for the link while it encodes, the link may have
 ///    become faster than it can show; where bytes take longer than they did, it is slower, or it is
 ///    the target that can't unpack in time. Raw pages tell: two measurements of them, half a second
@@ -138,6 +139,15 @@ impl Classifier {
             Choice::None | Choice::Delta => false,
             Choice::Fixed(_) => true,
             Choice::Auto(auto) => auto.may_encode_next(),
+        }
+    }
+
+    /// Whether the next run is at most sampled, and not encoded.
+    pub fn only_looks(&self) -> bool {
+        match &self.choice {
+            Choice::None | Choice::Delta => true,
+            Choice::Fixed(_) => false,
+            Choice::Auto(auto) => auto.only_looks(),
         }
     }
 
