@@ -50,6 +50,11 @@ impl Packer {
     /// For one of `stream_count` streams.
     pub(crate) fn new(config: &PackConfig, stream_count: u16) -> Self {
         let classifier = Classifier::new(config.codec(), config.encodings());
+        let classifier = if config.sends_live() {
+            classifier.with_live_pages()
+        } else {
+            classifier
+        };
         let encoder = Encoder::new(config, stream_count);
         let run_pages_max = if classifier.may_encode() {
             encoder.block_pages()

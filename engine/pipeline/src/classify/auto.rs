@@ -22,6 +22,12 @@ const CANDIDATES: [(Block, f64); BLOCKS_MAX] = [
 /// Fewest seconds per byte for which any encoding is hoped.
 const ENCODE_MIN: f64 = CANDIDATES[0].1;
 
+/// The same where raw pages pass through no buffer, which is where both ends share processors and
+/// memory: what is encoded is lifted first, and whatever time that and unpacking take is not left
+/// for the pages behind. Between two processes of one host, samples and trials took 7 % of a move
+/// and more where its memory was slow, and never saved any.
+const LIVE_ENCODE_MIN: f64 = 3.0e-9;
+
 /// What finding out what changed of a page takes, in seconds per byte: about a copy of it.
 const DELTA: f64 = 0.5e-9;
 
@@ -138,6 +144,8 @@ enum Stage {
 pub(super) struct Auto {
     known: Vec<Known>,
     reads_delta: bool,
+    /// Fewest seconds per byte for which any encoding is hoped here.
+    hoped_min: f64,
     /// What was chosen.
     current: Option<usize>,
     stage: Stage,
@@ -165,6 +173,7 @@ impl Auto {
         Self {
             known: readable.map(Known::new).collect(),
             reads_delta: encodings.contains(PageEncoding::Delta),
+            hoped_min: ENCODE_MIN,
             current: None,
             stage: Stage::Steady,
             meter: Meter::new(),
@@ -178,6 +187,10 @@ impl Auto {
             explored_at: 0.0,
             intended: None,
         }
+    }
+
+    pub(super) fn expect_live(&mut self) {
+        self.hoped_min = LIVE_ENCODE_MIN;
     }
 
     pub(super) fn may_encode(&self) -> bool {
@@ -206,7 +219,7 @@ impl Auto {
     /// Whether any encoding can be hoped to save time.
     fn is_hopeful(&self) -> bool {
         let pays =
-            |cost: StreamCost| cost.seconds_per_byte(&CodecCost::RAW) > cost.other + ENCODE_MIN;
+            |cost: StreamCost| cost.seconds_per_byte(&CodecCost::RAW) > cost.other + self.hoped_min;
         self.meter.cost().is_some_and(pays)
     }
 

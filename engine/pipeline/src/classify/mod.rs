@@ -123,6 +123,14 @@ impl Classifier {
         }
     }
 
+    /// For a stream whose raw pages pass through no buffer: see [`Staging`](crate::Staging).
+    pub fn with_live_pages(mut self) -> Self {
+        if let Choice::Auto(auto) = &mut self.choice {
+            auto.expect_live();
+        }
+        self
+    }
+
     /// Whether any run may be encoded as a block at all.
     pub fn may_encode(&self) -> bool {
         match &self.choice {
