@@ -1,5 +1,4 @@
-//! How fast each kernel is here: `cargo bench -p limosa-kernels`. Which figures are of note stands
-//! in `benches/record`.
+//! How fast each kernel is here: `cargo bench -p limosa-kernels`.
 
 use divan::Bencher;
 use divan::counter::{BytesCount, ItemsCount};

@@ -43,8 +43,7 @@ pub(crate) enum Landing {
 }
 
 impl SocketSettings {
-    /// The best of those that copy, as a search found it (`migrate-bench sockets`), recorded in
-    /// `benches/record/sockets.md`.
+    /// The best of those that copy, as a search found it: `migrate-bench sockets`.
     pub(crate) fn best(transport: Transport) -> Self {
         let best = Self {
             congestion: None,
