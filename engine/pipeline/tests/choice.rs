@@ -312,6 +312,23 @@ fn auto_follows_a_link_whose_rate_changes() {
     assert!(total < best * 1.05, "{total} s, where {best} s are enough");
 }
 
+/// Streams that share a link take turns: it is now quick and now slow for each of them.
+#[test]
+fn turns_on_a_link_are_no_change_of_it() {
+    let took = |codec| {
+        let mut sim = Sim::new(codec, 60e6);
+        sim.link.queue_max = 1e6;
+        for turn in 0..1024 {
+            sim.link.bytes_per_second = [150e6, 20e6, 60e6][turn % 3];
+            sim.runs(&MIXED, 1.0 / 1024.0);
+        }
+        sim.now
+    };
+    let best = statics().map(took).into_iter().fold(f64::MAX, f64::min);
+    let auto = took(Codec::Auto);
+    assert!(auto < best * 1.05, "{auto} s, where {best} s are enough");
+}
+
 #[test]
 fn auto_follows_pages_that_begin_to_shrink() {
     let took = |codec| {

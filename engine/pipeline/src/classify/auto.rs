@@ -35,6 +35,9 @@ const DELTA: f64 = 0.5e-9;
 const PROBE_GAP_MIN: f64 = 0.5;
 const PROBE_GAP_MAX: f64 = 8.0;
 
+/// From how many times the pace that was known a slower one is looked at at once.
+const NEWS_FROM: f64 = 2.0;
+
 /// For how long a target that could not unpack in time is taken to be so, in seconds.
 const LANDING_TIME: f64 = 4.0;
 
@@ -410,11 +413,12 @@ impl Auto {
 
     /// Chooses anew, pages encoded as the current choice having gone by.
     fn weigh(&mut self, current: usize, window: &Window, finding: Finding) {
+        let window = self.meter.encoded().unwrap_or(*window);
         let (pace, until) = (window.pace(), self.clock + LANDING_TIME);
+        let link = self.meter.cost().map_or(pace, |cost| cost.link);
         let known = &mut self.known[current];
-        let is_news = known
-            .landing
-            .is_none_or(|landing| pace > landing.pace * SLOWER_FROM);
+        let before = known.landing.map_or(link, |landing| landing.pace);
+        let is_news = pace > before * NEWS_FROM;
         known.landing = (finding == Finding::Slower).then(|| Landing {
             seconds: window.elapsed() / window.raw_bytes.max(1.0),
             pace,
@@ -428,8 +432,9 @@ impl Auto {
         if is_due {
             self.stage = Stage::Probe;
             self.meter.begin_probe();
+            self.meter.begin_choice();
             self.is_settling = true;
-        } else {
+        } else if finding != Finding::Slower {
             self.choose();
         }
     }
@@ -454,6 +459,7 @@ impl Auto {
             self.current = best;
             self.is_settling = true;
             self.window = Window::default();
+            self.meter.begin_choice();
             self.probe_gap = PROBE_GAP_MIN;
             self.probe_at = self.clock + self.probe_gap;
             if let Some(best) = best {

@@ -75,9 +75,11 @@ pub(super) struct Meter {
     /// Seconds per byte of the last measurements of raw pages: the fastest counts, since a thread
     /// that was interrupted makes a link look slow, and nothing makes it look fast.
     paces: [f64; PACES],
+    /// The last measurements of encoded pages, taken together: streams that share a link take turns.
+    encoded: [Option<Window>; PACES],
 }
 
-/// Measurements of raw pages in a row that must be slow for a link to be so.
+/// Measurements in a row that are needed to find that a link is another one.
 const PACES: usize = 3;
 
 /// What a measurement under a codec says of the link.
@@ -97,7 +99,18 @@ impl Meter {
         Self {
             cost: None,
             paces: [0.0; PACES],
+            encoded: [None; PACES],
         }
+    }
+
+    /// What the last encoded pages took, where enough of them were measured.
+    pub(super) fn encoded(&self) -> Option<Window> {
+        together(&self.encoded)
+    }
+
+    /// Other pages follow than those that were measured.
+    pub(super) fn begin_choice(&mut self) {
+        self.encoded = [None; PACES];
     }
 
     /// The next measurement of raw pages counts by itself.
@@ -131,6 +144,11 @@ impl Meter {
             return Finding::Expected;
         };
         cost.other = other;
+        self.encoded.rotate_right(1);
+        self.encoded[0] = Some(*window);
+        let Some(window) = together(&self.encoded) else {
+            return Finding::Expected;
+        };
         let pace = window.pace();
         let waited = window.kept - cost.send * window.wire_bytes;
         if waited < WAITS_FROM * window.elapsed() {
@@ -157,6 +175,20 @@ impl Meter {
         self.cost
             .map_or(seen, |cost| cost.other + WEIGHT * (seen - cost.other))
     }
+}
+
+/// The sum of all, where none is missing.
+fn together(windows: &[Option<Window>]) -> Option<Window> {
+    windows.iter().try_fold(Window::default(), |sum, window| {
+        let window = (*window)?;
+        Some(Window {
+            raw_bytes: sum.raw_bytes + window.raw_bytes,
+            wire_bytes: sum.wire_bytes + window.wire_bytes,
+            worked: sum.worked + window.worked,
+            encoded: sum.encoded + window.encoded,
+            kept: sum.kept + window.kept,
+        })
+    })
 }
 
 /// Share of the time that a thread waits which is held up by its link.

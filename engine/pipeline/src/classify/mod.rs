@@ -40,7 +40,8 @@ pub type Samples = [Option<Block>; BLOCKS_MAX];
 ///    ([`StreamCost::best`]) for the runs that follow. All of it is measured on this stream, every
 ///    2 MiB sent or 20 ms: the link from raw pages, `share` and `encode` from samples and encoded
 ///    runs. A link is slow once three measurements of raw pages in a row are: what makes only one
-///    of them slow took the processor away.
+///    of them slow took the processor away. Encoded pages are measured three times together:
+///    streams that share a link take turns.
 /// 5. **Look again.** Where the thread never waits for the link while it encodes, the link may have
 ///    become faster than it can show; where bytes take longer than they did, it is slower, or it is
 ///    the target that can't unpack in time. Raw pages tell: two measurements of them, half a second
