@@ -21,15 +21,21 @@ const PLANTED_PAGES: u16 = (CHUNK_PAGES / 10) as u16;
 pub(crate) fn pack(
     amount: Amount,
     streams: StreamCount,
-    (fill, codec): (Fill, Codec),
+    (fill, config): (Fill, PackConfig),
 ) -> Result<Vec<(Pass, u64)>, KernelError> {
     let guest = Guest::new(streams.chunks_of_all(amount.chunk_count), fill)?;
     let lists = work_of(&guest, streams, amount.load);
     let each = streams.indices().zip(lists).map(|(stream, work)| {
-        let mut corridor = corridor_of(&guest, (stream, streams), codec)?;
+        let mut corridor = corridor_of(&guest, (stream, streams), &config)?;
         let mut round = Round::FIRST;
+        let guest = Arc::clone(&guest);
+        let writes = config.codec() == Codec::Delta;
         let pass = move || {
             round = round.next();
+            if writes {
+                // Of a page that was not written there is nothing to say.
+                write_to(&guest, &work, round)?;
+            }
             send(&mut corridor, round, &work, |frames| {
                 core::hint::black_box(frames);
             })
@@ -48,7 +54,7 @@ pub(crate) fn recorded(
     let lists = work_of(guest, streams, Load::Plain);
     let each = streams.indices().zip(lists).map(|(stream, work)| {
         let mut tape = Vec::new();
-        let mut corridor = corridor_of(guest, (stream, streams), codec)?;
+        let mut corridor = corridor_of(guest, (stream, streams), &config_of(codec))?;
         send(&mut corridor, Round::FIRST, &work, |frames| {
             tape.extend_from_slice(frames);
         })?;
@@ -57,18 +63,22 @@ pub(crate) fn recorded(
     each.collect()
 }
 
+/// Every page in the buffer, with one codec.
+pub(crate) fn config_of(codec: Codec) -> PackConfig {
+    PackConfig::new(codec, EncodingSet::ALL)
+}
+
 fn corridor_of(
     guest: &Arc<Guest>,
     (stream, streams): (StreamIndex, StreamCount),
-    codec: Codec,
+    config: &PackConfig,
 ) -> Result<Corridor, KernelError> {
-    let config = PackConfig::new(codec, EncodingSet::ALL);
-    let buffer = BufferPool::new(1, &config).take();
+    let buffer = BufferPool::new(1, config).take();
     let buffer = buffer.ok_or(PackError::NoBuffer { stream })?;
     let memory = Arc::clone(guest) as Arc<dyn GuestMemory>;
     let count = streams.get();
     Ok(Corridor::new(
-        memory, MIGRATION, stream, count, &config, buffer,
+        memory, MIGRATION, stream, count, config, buffer,
     ))
 }
 
@@ -83,6 +93,15 @@ fn work_of(guest: &Guest, streams: StreamCount, load: Load) -> Vec<Vec<ChunkWork
         }
     }
     lists
+}
+
+/// A word into each of the pages.
+fn write_to(guest: &Guest, work: &[ChunkWork], round: Round) -> Result<(), KernelError> {
+    for chunk in work {
+        let first = chunk.chunk.get() * CHUNK_PAGES;
+        guest.write_words((first, CHUNK_PAGES), round.get().into())?;
+    }
+    Ok(())
 }
 
 fn send(

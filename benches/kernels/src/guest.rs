@@ -18,6 +18,8 @@ pub enum Fill {
     Zeros,
     /// Bytes that no codec makes shorter.
     Noise,
+    /// One word over and over, another in each page.
+    Words,
     /// Half noise, half text: about 2:1.
     Text,
     /// Noise, with every third page zero.
@@ -29,6 +31,11 @@ impl Fill {
         match self {
             Self::Zeros => into.fill(0),
             Self::Mixed if page.is_multiple_of(3) => into.fill(0),
+            Self::Words => {
+                for word in into.chunks_exact_mut(8) {
+                    word.copy_from_slice(&(page + 1).to_le_bytes());
+                }
+            }
             Self::Noise | Self::Mixed => noise(page, into),
             Self::Text => text(page, into),
         }
@@ -86,6 +93,21 @@ impl Guest {
     /// One page by its number.
     pub(crate) fn page(&self, page: u64) -> Result<VolatileSlice<'_>, MemoryError> {
         self.run(page, 1)
+    }
+
+    /// Writes a word in the middle of each page from `first` on.
+    pub(crate) fn write_words(
+        &self,
+        (first, count): (u64, u64),
+        word: u64,
+    ) -> Result<(), MemoryError> {
+        for page in first..first + count {
+            let bytes = self.page(page)?;
+            if let Ok(middle) = bytes.offset(PAGE_BYTES / 2) {
+                middle.copy_from(&[word]);
+            }
+        }
+        Ok(())
     }
 
     /// `count` pages from `first` on.

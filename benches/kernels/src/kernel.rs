@@ -2,10 +2,10 @@
 
 use core::fmt;
 
-use limosa_pipeline::{Codec, LandError, MemoryError, PackError};
+use limosa_pipeline::{Codec, LandError, MemoryError, PackConfig, PackError, Staging, ZstdLevel};
 
 use crate::bitmap::{self, Density};
-use crate::corridor::pack;
+use crate::corridor::{config_of, pack};
 use crate::guest::Fill;
 use crate::landing::{Delivery, land};
 use crate::streams::StreamCount;
@@ -24,18 +24,26 @@ pub const KERNELS: &[Kernel] = &[
     Kernel::new("pack-raw", Task::Pack(Fill::Noise, Codec::None)),
     Kernel::new("pack-zeros", Task::Pack(Fill::Zeros, Codec::None)),
     Kernel::new("pack-mixed", Task::Pack(Fill::Mixed, Codec::None)),
+    Kernel::new("pack-live", Task::PackLive(Fill::Noise)),
+    Kernel::new("pack-constant", Task::Pack(Fill::Words, Codec::None)),
     Kernel::new("pack-lz4", Task::Pack(Fill::Text, Codec::Lz4)),
     Kernel::new("pack-lz4-noise", Task::Pack(Fill::Noise, Codec::Lz4)),
+    Kernel::new("pack-zstd", Task::Pack(Fill::Text, ZSTD)),
+    Kernel::new("pack-delta", Task::Pack(Fill::Noise, Codec::Delta)),
     Kernel::new("land-raw", Task::Land(Fill::Noise, Codec::None)),
     Kernel::new("land-zeros", Task::Land(Fill::Zeros, Codec::None)),
     Kernel::new("land-mixed", Task::Land(Fill::Mixed, Codec::None)),
     Kernel::new("land-lz4", Task::Land(Fill::Text, Codec::Lz4)),
+    Kernel::new("land-constant", Task::Land(Fill::Words, Codec::None)),
+    Kernel::new("land-zstd", Task::Land(Fill::Text, ZSTD)),
     Kernel::new("land-raw-copied", Task::LandCopied),
     Kernel::new("memcpy-near", Task::CopyNear),
     Kernel::new("memcpy-far", Task::CopyFar),
     Kernel::new("read-memory", Task::Read),
     Kernel::new("read-bitmap", Task::ReadBitmap),
 ];
+
+const ZSTD: Codec = Codec::Zstd(ZstdLevel::MIN);
 
 /// A piece of page work with a name.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -52,6 +60,7 @@ enum Task {
     FrameTable,
     Scan(Density),
     Pack(Fill, Codec),
+    PackLive(Fill),
     Land(Fill, Codec),
     LandCopied,
     CopyNear,
@@ -198,6 +207,7 @@ impl Kernel {
             Task::FrameTable => "encode and decode header and record table of a frame",
             Task::Scan(_) => "bitmap to work lists",
             Task::Pack(..) => "lift, pack and seal",
+            Task::PackLive(_) => "the same where pages are sent straight out of the guest's memory",
             Task::Land(..) => "open, check, unpack and place, of bytes that are there",
             Task::LandCopied => "the same, with the copy that a socket makes",
             Task::CopyNear => "memcpy to a buffer in the cache",
@@ -239,7 +249,11 @@ impl Kernel {
         };
         let noise = (Fill::Noise, Codec::None);
         let each = match self.task {
-            Task::Pack(fill, codec) => pack(amount, streams, (fill, codec))?,
+            Task::Pack(fill, codec) => pack(amount, streams, (fill, config_of(codec)))?,
+            Task::PackLive(fill) => {
+                let config = PackConfig::default().with_staging(Staging::Never);
+                pack(amount, streams, (fill, config))?
+            }
             Task::Land(fill, codec) => {
                 land(chunk_count, streams, (fill, codec), Delivery::InPlace)?
             }
@@ -264,9 +278,11 @@ impl Kernel {
             Task::CopyFar => yardstick::copy_far(chunk_count),
             Task::Read => Ok(yardstick::read(chunk_count)),
             Task::ReadBitmap => Ok(yardstick::read_bitmap(chunk_count)),
-            Task::Pack(..) | Task::Land(..) | Task::LandCopied => Err(KernelError::Tape {
-                what: "a stream is prepared with its guest".into(),
-            }),
+            Task::Pack(..) | Task::PackLive(_) | Task::Land(..) | Task::LandCopied => {
+                Err(KernelError::Tape {
+                    what: "a stream is prepared with its guest".into(),
+                })
+            }
         }
     }
 }

@@ -8,6 +8,7 @@ use limosa::{Codec, Endpoint};
 
 use crate::compare::CompareArgs;
 use crate::compat::{CompatCommand, CpuArgs};
+use crate::gate::{GateArgs, InstructionsArgs, KernelArgs};
 use crate::link::Rate;
 use crate::reference::SocketsArgs;
 use crate::rivals::{GuardArgs, RivalsArgs};
@@ -73,6 +74,10 @@ pub(crate) enum Command {
     /// Compare two reports of `run --json`, figure by figure, and say which differences are more
     /// than chance.
     Compare(CompareArgs),
+    /// Measure page work beside a baseline, and fail where it has become worse.
+    Gate(GateArgs),
+    /// Count the instructions of page work on one thread and on many, with valgrind.
+    Instructions(InstructionsArgs),
     /// Write the guest's program as a PVH ELF: another VMM (`qemu -kernel FILE`) runs it too.
     Payload(Box<PayloadArgs>),
     /// One host of a `run`: takes commands on standard input (used by `run` itself).
@@ -82,6 +87,9 @@ pub(crate) enum Command {
         #[arg(long)]
         threads: Option<u16>,
     },
+    /// Does one kernel's work and nothing else (used by `gate` itself).
+    #[command(hide = true)]
+    Kernel(KernelArgs),
     /// Becomes another program that dies with us (used by `rivals` itself).
     #[command(hide = true)]
     Guard(GuardArgs),

@@ -7,6 +7,7 @@ mod compare;
 mod compat;
 mod conclude;
 mod facts;
+mod gate;
 mod link;
 mod orders;
 mod output;
@@ -46,6 +47,9 @@ fn main() -> ExitCode {
         Some(Command::Compare(args)) => compare::run(&args),
         Some(Command::Rivals(args)) => rivals::run(&args),
         Some(Command::Sockets(args)) => reference::search(&args),
+        Some(Command::Gate(args)) => gate::run(&args),
+        Some(Command::Instructions(args)) => gate::run_instructions(&args),
+        Some(Command::Kernel(args)) => gate::run_kernel(&args),
         Some(Command::Compat(command)) => compat::run(&command),
         Some(Command::Payload(args)) => payload::write(&args),
         Some(Command::Guard(args)) => rivals::become_it(&args),

@@ -65,7 +65,7 @@ pub(crate) struct Config {
 }
 
 /// The machine that the command ran on.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct HostFacts {
     pub(crate) cpu: String,
     pub(crate) lps: usize,

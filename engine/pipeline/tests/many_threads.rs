@@ -5,7 +5,7 @@ mod common;
 
 use common::{TestError, TestMemory, Wire, corridor, keep, lander, map_of, noise, text};
 use limosa_pages::{ChunkIndex, ChunkPages, MemoryMap, PAGE_BYTES, PageSet};
-use limosa_pipeline::{Codec, Landed, Ledger, PackConfig, StreamReport, scan};
+use limosa_pipeline::{Codec, Landed, Ledger, PackConfig, StreamReport, ZstdLevel, scan};
 use limosa_wire::{EncodingCounts, EncodingSet, Round, STREAMS_MAX};
 use rayon::ThreadPool;
 use rayon::prelude::*;
@@ -86,11 +86,22 @@ fn migrate(pool: &ThreadPool, codec: Codec) -> EncodingCounts {
 
 #[test]
 fn many_streams_on_many_threads_land_what_was_packed() {
-    for (thread_count, codec) in [(64, Codec::None), (64, Codec::Lz4), (256, Codec::Lz4)] {
+    let zstd = Codec::Zstd(ZstdLevel::MIN);
+    let (all, many) = (64, 256);
+    for (thread_count, codec) in [
+        (all, Codec::None),
+        (all, Codec::Lz4),
+        (many, Codec::Lz4),
+        (many, zstd),
+        (many, Codec::Delta),
+    ] {
         let sent = migrate(&pool_of(thread_count), codec);
         let each = [sent.absent, sent.zero, sent.raw];
         assert!(each.iter().all(|count| *count > 1000), "{sent:?}");
         assert_eq!(sent.lz4 > 1000, codec == Codec::Lz4, "{sent:?}");
+        assert_eq!(sent.zstd > 1000, codec == zstd, "{sent:?}");
+        // So many streams have a short history each.
+        assert_eq!(sent.delta > 50, codec == Codec::Delta, "{sent:?}");
     }
 }
 

@@ -31,9 +31,9 @@ impl PageCodec for Constant {
 
     fn decode(&mut self, block: &[u8], pages: &mut [u8]) -> Result<(), UnpackFault> {
         let word: &[u8; CONSTANT_BYTES] = block.try_into().map_err(|_| UnpackFault::Damaged)?;
-        for into in pages.chunks_mut(CONSTANT_BYTES) {
-            into.copy_from_slice(&word[..into.len()]);
-        }
+        let (words, rest) = pages.as_chunks_mut();
+        words.fill(*word);
+        rest.copy_from_slice(&word[..rest.len()]);
         Ok(())
     }
 }
