@@ -1,5 +1,6 @@
 //! The source's page streams: one thread each, from the guest's memory to the socket.
 
+use std::iter;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::thread::JoinHandle;
@@ -8,7 +9,8 @@ use crossbeam_channel::{Receiver, Sender, unbounded};
 use limosa_dirty::{DirtySource, HarvestError};
 use limosa_pages::{CHUNK_PAGES, ChunkIndex, ChunkPages, PageIndex, PageRange, PageSet};
 use limosa_pipeline::{
-    BufferPool, Corridor, FrameBuf, GuestMemory, PackConfig, PackError, StreamReport, work_of,
+    BufferPool, ChunkOwners, Corridor, FrameBuf, FreeChunks, GuestMemory, PackConfig, PackError,
+    StreamReport, work_of,
 };
 use limosa_transport::{FrameBytes, PageLink, PageSender, Piece, StopHandle, TransportError};
 use limosa_wire::{MigrationId, Round, StreamIndex};
@@ -44,6 +46,8 @@ pub(crate) struct StreamWork {
     pub(crate) pages: Arc<PageSet>,
     /// The stream's own chunks.
     pub(crate) chunks: Vec<ChunkIndex>,
+    /// Chunks that become the stream's when it is done with those.
+    pub(crate) free: Arc<FreeChunks>,
     /// Where the stream tells which pages are not among `pages`: the guest never touched them.
     pub(crate) absent: Vec<PageRange>,
 }
@@ -63,6 +67,7 @@ pub(crate) struct Sending {
     stops: Vec<StopHandle>,
     halt: Arc<AtomicBool>,
     meters: Arc<[Meter]>,
+    owners: Arc<ChunkOwners>,
     overhead_bytes: u64,
 }
 
@@ -83,14 +88,15 @@ impl Sending {
         plan: &SendingPlan,
         news: &Sender<StreamNews>,
     ) -> Result<Self, Cause> {
-        let stream_count = links.len() as u16;
+        let owners = ChunkOwners::new(plan.memory.map(), links.len() as u16);
         let mut sending = Self {
             orders: Vec::new(),
             threads: Vec::new(),
             stops: links.iter().map(PageLink::stop_handle).collect(),
             halt: Arc::default(),
             meters: links.iter().map(|_| Meter::default()).collect(),
-            overhead_bytes: 0,
+            overhead_bytes: owners.overhead_bytes() as u64,
+            owners: Arc::new(owners),
         };
         for link in links {
             let (orders, todo) = unbounded();
@@ -102,7 +108,7 @@ impl Sending {
                 Arc::clone(&plan.memory),
                 plan.migration_id,
                 link.stream(),
-                stream_count,
+                Arc::clone(&sending.owners),
                 &plan.pack,
                 first,
             );
@@ -155,6 +161,11 @@ impl Sending {
                 bytes + meter.wire_bytes.load(Ordering::Relaxed),
             )
         })
+    }
+
+    /// Which stream sends which chunk.
+    pub(crate) fn owners(&self) -> &ChunkOwners {
+        &self.owners
     }
 
     pub(crate) fn overhead_bytes(&self) -> u64 {
@@ -295,6 +306,7 @@ impl StreamWorker {
         let StreamWork {
             pages,
             chunks,
+            free,
             absent,
         } = order.work;
         let untold = Arc::clone(&pages);
@@ -304,8 +316,9 @@ impl StreamWorker {
         }));
         let map = memory.map();
         let work = chunks
-            .iter()
-            .filter_map(|chunk| work_of(*chunk, &pages, map));
+            .into_iter()
+            .chain(iter::from_fn(|| free.take()))
+            .filter_map(|chunk| work_of(chunk, &pages, map));
         let report = corridor.run_round(order.round, work, &mut rearm, &mut sink)?;
         sender.flush()?;
         Ok(report)

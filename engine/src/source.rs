@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
 use limosa_pages::{CHUNK_PAGES, ChunkIndex, MemoryMap, PAGE_BYTES, PageRange, PageSet};
-use limosa_pipeline::{GuestMemory, PackConfig, StreamReport, chunks_by_stream};
+use limosa_pipeline::{GuestMemory, PackConfig, Shares, StreamReport, share_out};
 use limosa_session::{RoundPlan, RoundReport};
 use limosa_transport::{Endpoint, PageLink, Splice, Wait, connect_stream};
 use limosa_wire::{
@@ -206,14 +206,16 @@ impl<'a, G: SourceGuest> SourceRooms<'a, G> {
         };
         let map = self.memory.map();
         let stream_count = self.report.stream_count;
-        let chunks = chunks_by_stream(&self.pages, map, stream_count);
-        let chunk_bytes: usize = chunks.iter().map(|list| size_of_val(&**list)).sum();
-        let work = chunks
+        let Shares { owned, free } = share_out(&self.pages, map, sending.owners());
+        let chunk_count = owned.iter().map(Vec::len).sum::<usize>() + free.all().len();
+        let free = Arc::new(free);
+        let work = owned
             .into_iter()
             .zip(0..)
             .map(|(chunks, stream)| StreamWork {
                 pages: Arc::clone(&self.pages),
                 chunks,
+                free: Arc::clone(&free),
                 absent: match plan.kind {
                     RoundKind::Full => share_of(map, stream, stream_count),
                     RoundKind::Live | RoundKind::Final => Vec::new(),
@@ -228,7 +230,8 @@ impl<'a, G: SourceGuest> SourceRooms<'a, G> {
             let dirty = dirty.read().unwrap_or_else(PoisonError::into_inner);
             dirty.overhead_bytes()
         });
-        let held_bytes = self.pages.overhead_bytes() + chunk_bytes + tracking;
+        let list_bytes = chunk_count * size_of::<ChunkIndex>();
+        let held_bytes = self.pages.overhead_bytes() + list_bytes + tracking;
         let overhead_bytes = sending.overhead_bytes() + held_bytes as u64;
         self.report.overhead_bytes = self.report.overhead_bytes.max(overhead_bytes);
         self.round = Some(RunningRound {

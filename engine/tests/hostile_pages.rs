@@ -108,7 +108,11 @@ fn frames_that_are_damaged_or_of_another_stream() {
 fn pages_that_have_no_place() {
     suffer(&[
         ("does not own it", |source| {
-            send(source, |frame| frame.header.chunk = ChunkIndex::new(1));
+            // Whichever arrives first, the other is one too many.
+            send(source, |_| {});
+            let mut frame = source.frame();
+            frame.header.stream = StreamIndex::new(1);
+            source.streams[1].bytes(&frame.sealed());
         }),
         // The second chunk of the first region ends inside it.
         ("not inside one region", |source| {

@@ -121,7 +121,7 @@ fn a_target_that_accepts_everything_gets_no_page() {
         ("host's processor can't be read", |target| {
             target.verdict_as(2, EncodingSet::ALL, vec![], digest());
         }),
-        ("protocol version 1, this host 2", |target| {
+        ("protocol version 1, this host 3", |target| {
             // As a target of the version in which only targets judged.
             let mut bytes = Message::Verdict(Verdict::Refused { reasons: vec![] })
                 .encode()

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use limosa::GuestMemory;
 use limosa_pages::{PageRange, PageSet};
-use limosa_pipeline::{chunks_by_stream, work_of};
+use limosa_pipeline::{ChunkOwners, share_out, work_of};
 use limosa_shim::{Backing, GuestSpec, ProcessGuest, Workload};
 
 /// Guest sizes, in GiB.
@@ -82,12 +82,13 @@ fn measure(bytes: u64, touched: u64, backing: Backing) -> Result<Watch, Box<dyn 
         memory.each_present(*region, add)?;
     }
     watch.lap("present");
-    let lists = chunks_by_stream(&pages, &map, STREAMS);
+    let owners = ChunkOwners::new(&map, STREAMS);
+    let chunks = share_out(&pages, &map, &owners).free;
     watch.lap("lists");
     let regions = map.regions().iter();
     let gap_count: usize = regions.map(|region| pages.gaps(*region).count()).sum();
     watch.lap("gaps");
-    for chunk in lists.iter().flatten() {
+    for chunk in chunks.all() {
         if let Some(mut work) = work_of(*chunk, &pages, &map) {
             dirty.rearm(*chunk, &mut work.pages)?;
             memory.present(*chunk)?;
@@ -98,14 +99,14 @@ fn measure(bytes: u64, touched: u64, backing: Backing) -> Result<Watch, Box<dyn 
     watch.lap("clear");
     dirty.harvest(&mut pages)?;
     watch.lap("again");
-    let lists = chunks_by_stream(&pages, &map, STREAMS);
+    let chunks = share_out(&pages, &map, &owners).free;
     watch.lap("lists");
     let digest = memory.digest();
     watch.lap("digest");
     dirty.stop()?;
     watch.lap("stop");
     let left_count = pages.count();
-    if digest == 0 || gap_count == 0 || lists.iter().any(|list| !list.is_empty()) {
+    if digest == 0 || gap_count == 0 || !chunks.all().is_empty() {
         return Err(format!("digest {digest}, {gap_count} gaps, {left_count} pages left").into());
     }
     drop((memory, dirty, guest));

@@ -3,8 +3,6 @@
 
 use core::fmt;
 
-use limosa_pages::ChunkIndex;
-
 /// One migration: 16 random bytes, chosen by the source. Every frame carries it, so that a stream
 /// which strays from another migration is known as a stranger.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -81,16 +79,6 @@ impl StreamIndex {
     /// The stream's number.
     pub const fn get(self) -> u16 {
         self.0
-    }
-
-    /// The one of `stream_count` streams that carries the pages of `chunk`, in every round: so the
-    /// versions of a page arrive in order. Without streams it is the first.
-    pub const fn of_chunk(chunk: ChunkIndex, stream_count: u16) -> Self {
-        match chunk.get().checked_rem(stream_count as u64) {
-            // A remainder of a number of 16 bits.
-            Some(index) => Self(index as u16),
-            None => Self(0),
-        }
     }
 }
 

@@ -326,7 +326,7 @@ pub fn encode_table(records: &[PageRecord], table: &mut Vec<u8>) {
 /// let header = FrameHeader {
 ///     kind: FrameKind::Pages,
 ///     migration_id: MigrationId::new([1; 16]),
-///     stream: StreamIndex::of_chunk(chunk, 4),
+///     stream: StreamIndex::new(3),
 ///     round: Round::FIRST,
 ///     sequence: 1,
 ///     chunk,

@@ -13,8 +13,9 @@ pub struct ProtocolVersion(u16);
 impl ProtocolVersion {
     /// The newest version that this build speaks.
     ///
-    /// 2: both sides judge the guest's processor and agree on it before any page.
-    pub const CURRENT: Self = Self(2);
+    /// 2: both sides judge the guest's processor and agree on it before any page. 3: a chunk belongs
+    /// to the stream that first brings a page of it.
+    pub const CURRENT: Self = Self(3);
 
     /// The version in which every `Hello` is written, for good: peers that have not agreed on a
     /// version yet must still understand each other's offer of versions.
@@ -49,7 +50,7 @@ pub struct VersionRange {
 impl VersionRange {
     /// The versions that this build speaks.
     pub const SUPPORTED: Self = Self {
-        oldest: ProtocolVersion(2),
+        oldest: ProtocolVersion(3),
         newest: ProtocolVersion::CURRENT,
     };
 

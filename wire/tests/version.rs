@@ -82,16 +82,18 @@ fn a_hello_is_written_in_the_version_of_hellos_and_in_no_other() {
         assert_eq!(refused.what, DecodeFault::Version { found });
     }
     let keep_alive = Message::KeepAlive(KeepAlive { sequence: 1 });
-    assert_eq!(envelope_of(&keep_alive)[4..6], [2, 0]);
+    assert_eq!(envelope_of(&keep_alive)[4..6], [3, 0]);
 }
 
-/// Builds of version 1 trust the target's judgement alone.
+/// Builds of version 1 trust the target's judgement alone, and those of version 2 refuse chunks by
+/// their number.
 #[test]
-fn version_1_is_spoken_no_more() {
+fn versions_1_and_2_are_spoken_no_more() {
     let own = VersionRange::SUPPORTED;
     assert_eq!(own.newest_common(versions(1, 1)), None);
+    assert_eq!(own.newest_common(versions(1, 2)), None);
     assert_eq!(
-        own.newest_common(versions(1, 2)),
+        own.newest_common(versions(1, 3)),
         Some(ProtocolVersion::CURRENT)
     );
     assert_eq!(versions(1, 1).to_string(), "1");

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use limosa_pages::{CHUNK_PAGES, ChunkIndex, ChunkPages};
 use limosa_pipeline::{
-    BufferPool, ChunkWork, Codec, Corridor, FrameBuf, GuestMemory, PackConfig, PackError, scan,
+    BufferPool, ChunkOwners, ChunkWork, Codec, Corridor, FrameBuf, GuestMemory, PackConfig,
+    PackError, scan,
 };
 use limosa_wire::{EncodingSet, MigrationId, Round, StreamIndex};
 
@@ -25,8 +26,9 @@ pub(crate) fn pack(
 ) -> Result<Vec<(Pass, u64)>, KernelError> {
     let guest = Guest::new(streams.chunks_of_all(amount.chunk_count), fill)?;
     let lists = work_of(&guest, streams, amount.load);
+    let owners = owners_of(&guest, streams);
     let each = streams.indices().zip(lists).map(|(stream, work)| {
-        let mut corridor = corridor_of(&guest, (stream, streams), &config)?;
+        let mut corridor = corridor_of(&guest, (stream, &owners), &config)?;
         let mut round = Round::FIRST;
         let guest = Arc::clone(&guest);
         let writes = config.codec() == Codec::Delta;
@@ -52,9 +54,10 @@ pub(crate) fn recorded(
     codec: Codec,
 ) -> Result<Vec<Vec<u8>>, KernelError> {
     let lists = work_of(guest, streams, Load::Plain);
+    let owners = owners_of(guest, streams);
     let each = streams.indices().zip(lists).map(|(stream, work)| {
         let mut tape = Vec::new();
-        let mut corridor = corridor_of(guest, (stream, streams), &config_of(codec))?;
+        let mut corridor = corridor_of(guest, (stream, &owners), &config_of(codec))?;
         send(&mut corridor, Round::FIRST, &work, |frames| {
             tape.extend_from_slice(frames);
         })?;
@@ -70,16 +73,20 @@ pub(crate) fn config_of(codec: Codec) -> PackConfig {
 
 fn corridor_of(
     guest: &Arc<Guest>,
-    (stream, streams): (StreamIndex, StreamCount),
+    (stream, owners): (StreamIndex, &Arc<ChunkOwners>),
     config: &PackConfig,
 ) -> Result<Corridor, KernelError> {
     let buffer = BufferPool::new(1, config).take();
     let buffer = buffer.ok_or(PackError::NoBuffer { stream })?;
     let memory = Arc::clone(guest) as Arc<dyn GuestMemory>;
-    let count = streams.get();
+    let owners = Arc::clone(owners);
     Ok(Corridor::new(
-        memory, MIGRATION, stream, count, config, buffer,
+        memory, MIGRATION, stream, owners, config, buffer,
     ))
+}
+
+fn owners_of(guest: &Guest, streams: StreamCount) -> Arc<ChunkOwners> {
+    Arc::new(ChunkOwners::new(guest.map(), streams.get()))
 }
 
 fn work_of(guest: &Guest, streams: StreamCount, load: Load) -> Vec<Vec<ChunkWork>> {

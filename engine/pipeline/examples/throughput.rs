@@ -9,8 +9,8 @@ use limosa_pages::{
     ChunkIndex, ChunkPages, MemoryMap, PAGE_BYTES, PageCount, PageIndex, PageRange,
 };
 use limosa_pipeline::{
-    BufferPool, Codec, Corridor, FrameBuf, FrameSource, GuestMemory, LandError, Lander, Ledger,
-    MemoryError, PackConfig, PackError, ZstdLevel, scan,
+    BufferPool, ChunkOwners, Codec, Corridor, FrameBuf, FrameSource, GuestMemory, LandError,
+    Lander, Ledger, MemoryError, PackConfig, PackError, ZstdLevel, scan,
 };
 use limosa_wire::{EncodingSet, MigrationId, Round, StreamIndex};
 use vm_memory::mmap::MmapRegion;
@@ -143,7 +143,8 @@ fn pack(memory: &Arc<Memory>, config: &PackConfig, sink: impl FnMut(&[u8])) {
     let mut pool = BufferPool::new(2, config);
     let first = pool.take().expect("the pool is full");
     let guest = Arc::clone(memory) as Arc<dyn GuestMemory>;
-    let mut corridor = Corridor::new(guest, MIGRATION, StreamIndex::new(0), 1, config, first);
+    let owners = Arc::new(ChunkOwners::new(&memory.map, 1));
+    let mut corridor = Corridor::new(guest, MIGRATION, StreamIndex::new(0), owners, config, first);
     let mut sink = sink;
     let mut give = |buffer: FrameBuf| {
         sink(buffer.bytes());

@@ -14,6 +14,7 @@ use crate::config::PackConfig;
 use crate::frame_buf::FrameBuf;
 use crate::kernels::Content;
 use crate::memory::{GuestMemory, MemoryError, checked_slice, regions_of, run_of};
+use crate::owners::ChunkOwners;
 use crate::pack::{FrameFull, Packer};
 use crate::scan::ChunkWork;
 use crate::seal::Sealer;
@@ -40,7 +41,7 @@ pub enum PackError {
     /// The guest's memory could not be read.
     #[error(transparent)]
     Memory(#[from] MemoryError),
-    /// The caller gave a chunk to a stream that does not own it.
+    /// The caller gave a chunk to another stream than the one that owns it.
     #[error("chunk {chunk} does not belong to stream {stream}")]
     NotOwner {
         /// The chunk.
@@ -80,7 +81,9 @@ const ABSENT_PAGES_MAX: PageCount = PageCount::new(1 << 31);
 
 /// All of a corridor but the memory.
 struct Lane {
-    stream_count: u16,
+    owners: Arc<ChunkOwners>,
+    /// How many chunks were taken, as far as a byte goes.
+    taken_count: u8,
     sends_absent: bool,
     sends_live: bool,
     sealer: Sealer,
@@ -97,21 +100,22 @@ struct Lane {
 }
 
 impl Corridor {
-    /// The corridor of `stream`, one of `stream_count`, which fills `buffer` first.
+    /// The corridor of `stream`, one of those that share `owners`, which fills `buffer` first.
     pub fn new(
         memory: Arc<dyn GuestMemory>,
         migration_id: MigrationId,
         stream: StreamIndex,
-        stream_count: u16,
+        owners: Arc<ChunkOwners>,
         config: &PackConfig,
         buffer: FrameBuf,
     ) -> Self {
         let lane = Lane {
-            stream_count,
+            taken_count: 0,
             sends_absent: config.sends_absent(),
             sends_live: config.sends_live(),
             sealer: Sealer::new(migration_id, stream),
-            packer: Packer::new(config, stream_count),
+            packer: Packer::new(config, owners.stream_count()),
+            owners,
             buffer: Some(buffer),
             absent: Vec::with_capacity(FRAME_RECORDS_MAX.into()),
             round: Round::FIRST,
@@ -165,7 +169,7 @@ impl Corridor {
         }
         for work in work {
             let ChunkWork { chunk, mut pages } = *work.borrow();
-            self.lane.check_owner(chunk)?;
+            self.lane.take(chunk)?;
             rearm(chunk, &mut pages)?;
             self.lane.pack_chunk(&self.memory, chunk, pages, sink)?;
         }
@@ -182,12 +186,16 @@ impl Lane {
         self.handed_over = Instant::now();
     }
 
-    fn check_owner(&self, chunk: ChunkIndex) -> Result<(), PackError> {
+    /// The chunk is this stream's from here on.
+    fn take(&mut self, chunk: ChunkIndex) -> Result<(), PackError> {
         let stream = self.sealer.stream();
-        if StreamIndex::of_chunk(chunk, self.stream_count) == stream {
-            return Ok(());
+        let turn = self.owners.take(chunk, stream, self.taken_count);
+        let turn = turn.ok_or(PackError::NotOwner { chunk, stream })?;
+        if turn == self.taken_count {
+            self.taken_count = self.taken_count.wrapping_add(1);
         }
-        Err(PackError::NotOwner { chunk, stream })
+        self.packer.begin_chunk(self.round, chunk, turn);
+        Ok(())
     }
 
     fn no_buffer(&self) -> PackError {
@@ -218,7 +226,6 @@ impl Lane {
         if pages.is_empty() {
             return Ok(());
         }
-        self.packer.begin_chunk(self.round, chunk);
         self.begin_frame(&pages, sink)?;
         for part in regions_of(memory.map(), chunk) {
             let mut inside = ChunkPages::of_range(chunk, part);

@@ -81,8 +81,11 @@ impl Encoder {
             + self.history.as_ref().map_or(0, History::overhead_bytes)
     }
 
-    /// Pages of `round` follow.
-    pub(crate) fn begin_chunk(&mut self, round: Round) {
+    /// Pages of the stream's chunk numbered `turn` follow, in `round`.
+    pub(crate) fn begin_chunk(&mut self, round: Round, turn: u8) {
+        if let Some(history) = &mut self.history {
+            history.begin_chunk(turn);
+        }
         // What round 0 sends was not sent before, and most of it will not be again.
         self.is_again = self.history.is_some() && round != Round::FIRST;
     }

@@ -243,7 +243,7 @@ impl Lander {
             .into());
         }
         let is_pages = header.kind == FrameKind::Pages;
-        if is_pages && StreamIndex::of_chunk(header.chunk, self.ledger.stream_count()) != stream {
+        if is_pages && !self.ledger.takes(header.chunk, stream) {
             let chunk = header.chunk;
             return Err(LandError::NotOwner { chunk, stream });
         }

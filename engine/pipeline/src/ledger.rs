@@ -9,6 +9,7 @@ use limosa_pages::{
 use limosa_wire::{EncodingCounts, Round, StreamIndex};
 
 use crate::chunk_bits::ChunkBits;
+use crate::owners::ChunkOwners;
 
 const WORD_BITS: u64 = u64::BITS as u64;
 
@@ -95,7 +96,7 @@ pub enum Gap {
 #[derive(Debug)]
 pub struct Ledger {
     map: MemoryMap,
-    stream_count: u16,
+    owners: ChunkOwners,
     /// Pages that arrived, but for those of chunks that are whole.
     arrived: ChunkBits,
     /// One bit for each chunk: all its pages have arrived.
@@ -134,7 +135,7 @@ impl Ledger {
         let words = || (0..word_count).map(|_| AtomicU64::new(0)).collect();
         Self {
             map: map.clone(),
-            stream_count,
+            owners: ChunkOwners::new(map, stream_count),
             arrived: ChunkBits::new(map.end()),
             whole: words(),
             holds_data: ChunkBits::new(map.end()),
@@ -152,13 +153,15 @@ impl Ledger {
 
     /// How many streams there are.
     pub fn stream_count(&self) -> u16 {
-        self.stream_count
+        self.owners.stream_count()
     }
 
-    /// How many bytes of memory the ledger takes now: at most two bits per page and two per chunk.
+    /// How many bytes of memory the ledger takes now: at most two bits per page, and two
+    /// bits and two bytes per chunk.
     pub fn overhead_bytes(&self) -> usize {
         let of_chunks = size_of_val(&*self.whole) + size_of_val(&*self.populated);
-        self.arrived.overhead_bytes() + self.holds_data.overhead_bytes() + of_chunks
+        let of_pages = self.arrived.overhead_bytes() + self.holds_data.overhead_bytes();
+        of_pages + of_chunks + self.owners.overhead_bytes()
     }
 
     /// The round whose frames may come now.
@@ -281,6 +284,11 @@ impl Ledger {
     /// has answered: the guest is about to run on this memory.
     pub fn close(&self) {
         self.rounds().closed = true;
+    }
+
+    /// Whether `chunk` belongs to `stream`, as it does from the first of its frames on.
+    pub(crate) fn takes(&self, chunk: ChunkIndex, stream: StreamIndex) -> bool {
+        self.owners.take(chunk, stream, 0).is_some()
     }
 
     /// The stream's first frame of the open round came; says whether it may be taken.

@@ -16,9 +16,8 @@
 //! same pass finds out whether it is zero. On its way it crosses no thread, takes no lock and
 //! allocates nothing; buffers are made before the first round by a [`BufferPool`].
 //!
-//! A chunk belongs to one stream for the whole migration
-//! ([`StreamIndex::of_chunk`](limosa_wire::StreamIndex::of_chunk)): the versions of a page arrive
-//! in order.
+//! A chunk belongs to one stream for the whole migration, the first that sends it ([`ChunkOwners`]):
+//! the versions of a page arrive in order.
 //!
 //! `unsafe` lives in `kernels/` only.
 
@@ -35,6 +34,7 @@ pub mod kernels;
 mod land;
 mod ledger;
 mod memory;
+mod owners;
 mod pack;
 mod scan;
 mod seal;
@@ -47,5 +47,6 @@ pub use frame_buf::{FrameBuf, Piece};
 pub use land::{FrameSource, LandError, Landed, Lander, POPULATE_PAGES_MIN};
 pub use ledger::{Gap, Ledger, RoundTotals};
 pub use memory::{GuestMemory, MemoryError};
-pub use scan::{ChunkWork, chunks_by_stream, scan, work_of};
+pub use owners::ChunkOwners;
+pub use scan::{ChunkWork, FreeChunks, Shares, scan, share_out, work_of};
 pub use seal::OpenError;

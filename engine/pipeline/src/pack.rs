@@ -25,7 +25,6 @@ pub(crate) struct Packer {
     classifier: Classifier,
     encoder: Encoder,
     sends_constant: bool,
-    stream_count: u16,
     /// The number, among those of the stream, of the first page of the chunk.
     chunk_first: u32,
     /// Pages with data that lie at the end of the payload and have no record yet.
@@ -66,7 +65,6 @@ impl Packer {
             encoder,
             classifier,
             sends_constant: config.encodings().contains(PageEncoding::Constant),
-            stream_count: stream_count.max(1),
             chunk_first: 0,
             run: None,
             closed_count: 0,
@@ -82,12 +80,12 @@ impl Packer {
         self.encoder.overhead_bytes()
     }
 
-    /// The pages that follow are those of `chunk`, in `round`.
-    pub(crate) fn begin_chunk(&mut self, round: Round, chunk: ChunkIndex) {
-        let turn = chunk.get() / u64::from(self.stream_count);
+    /// The pages that follow are those of `chunk`, in `round`: the stream's chunk numbered `turn`,
+    /// as far as a byte goes.
+    pub(crate) fn begin_chunk(&mut self, round: Round, chunk: ChunkIndex, turn: u8) {
         // There are at most 2^32 pages.
-        self.chunk_first = (turn * CHUNK_PAGES) as u32;
-        self.encoder.begin_chunk(round);
+        self.chunk_first = (chunk.get() * CHUNK_PAGES) as u32;
+        self.encoder.begin_chunk(round, turn);
     }
 
     /// Lifts the page at `offset` of the chunk and adds it to the frame. Pages come in rising

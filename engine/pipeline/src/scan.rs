@@ -1,13 +1,16 @@
 //! From a set of pages to the work of each stream, over all logical processors. It touches bits, no
 //! pages.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use limosa_pages::{
     CHUNK_PAGES, ChunkIndex, ChunkPages, MemoryMap, PageCount, PageIndex, PageRange, PageSet,
 };
-use limosa_wire::{STREAMS_MAX, StreamIndex};
+use limosa_wire::STREAMS_MAX;
 use rayon::prelude::*;
 
 use crate::memory::regions_of;
+use crate::owners::ChunkOwners;
 
 /// Some pages of one chunk, to be sent.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -18,32 +21,81 @@ pub struct ChunkWork {
     pub pages: ChunkPages,
 }
 
-/// Divides `pages` into one work list per stream, each in the order of memory.
+/// The chunks of a round, as [`share_out`] divides them; [`work_of`] has their pages.
+#[derive(Debug, Default)]
+pub struct Shares {
+    /// The chunks of each stream, in the order of memory.
+    pub owned: Vec<Vec<ChunkIndex>>,
+    /// Those that no stream has ever sent.
+    pub free: FreeChunks,
+}
+
+/// Chunks that go to whichever stream asks first, in the order of memory.
+#[derive(Debug, Default)]
+pub struct FreeChunks {
+    chunks: Vec<ChunkIndex>,
+    /// How many were taken, or more.
+    taken_count: AtomicUsize,
+}
+
+impl FreeChunks {
+    /// The next of them, for the stream that asks; `None` once all are taken.
+    pub fn take(&self) -> Option<ChunkIndex> {
+        let nth = self.taken_count.fetch_add(1, Ordering::Relaxed);
+        self.chunks.get(nth).copied()
+    }
+
+    /// All of them, whether taken or not.
+    pub fn all(&self) -> &[ChunkIndex] {
+        &self.chunks
+    }
+}
+
+/// Divides `pages` among the streams by who owns their chunks.
 ///
-/// A chunk goes to the stream that [owns](limosa_wire::StreamIndex::of_chunk) it, in every round.
+/// Chunks without pages are left out, and so are pages that `map` does not have.
+pub fn share_out(pages: &PageSet, map: &MemoryMap, owners: &ChunkOwners) -> Shares {
+    let chunks = chunks_of(pages, map);
+    let mut owned = vec![Vec::new(); owners.stream_count().into()];
+    let mut free = Vec::new();
+    for chunk in chunks.into_iter().flatten() {
+        let owner = owners.of(chunk).map(|stream| usize::from(stream.get()));
+        owner
+            .and_then(|owner| owned.get_mut(owner))
+            .unwrap_or(&mut free)
+            .push(chunk);
+    }
+    let free = FreeChunks {
+        chunks: free,
+        taken_count: AtomicUsize::new(0),
+    };
+    Shares { owned, free }
+}
+
+/// Divides `pages` into one work list per stream, each in the order of memory, and each chunk in
+/// turn: the same in each round, for whoever has no use for [`share_out`].
+///
 /// Chunks without pages are left out, and so are pages that `map` does not have. `stream_count` is
 /// brought into 1 to [`STREAMS_MAX`]; there are as many lists.
 ///
-/// The lists take more memory than `pages`; [`chunks_by_stream`] has the same in an eighth of it.
+/// The lists take eight times the memory of [`Shares`].
 pub fn scan(pages: &PageSet, map: &MemoryMap, stream_count: u16) -> Vec<Vec<ChunkWork>> {
-    let lists = chunks_by_stream(pages, map, stream_count);
-    let work = |chunk: &ChunkIndex| work_of(*chunk, pages, map);
+    let stream_count = stream_count.clamp(1, STREAMS_MAX);
+    let mut lists = vec![Vec::new(); stream_count.into()];
+    for chunk in chunks_of(pages, map).into_iter().flatten() {
+        let stream = chunk.get() % u64::from(stream_count);
+        if let Some(list) = lists.get_mut(stream as usize) {
+            list.extend(work_of(chunk, pages, map));
+        }
+    }
     lists
-        .iter()
-        .map(|list| list.iter().filter_map(work).collect())
-        .collect()
 }
 
-/// The chunks of [`scan`]'s lists; [`work_of`] has the pages.
-pub fn chunks_by_stream(
-    pages: &PageSet,
-    map: &MemoryMap,
-    stream_count: u16,
-) -> Vec<Vec<ChunkIndex>> {
-    let stream_count = stream_count.clamp(1, STREAMS_MAX);
+/// The chunks that have pages in `pages` and in `map`, task by task.
+fn chunks_of(pages: &PageSet, map: &MemoryMap) -> Vec<Vec<ChunkIndex>> {
     let end = pages.bound().min(map.end()).get();
     let tasks = (0..end.div_ceil(TASK_PAGES)).into_par_iter();
-    let found: Vec<Vec<ChunkIndex>> = tasks
+    tasks
         .map(|task| {
             let start = PageIndex::new(task * TASK_PAGES);
             let part = PageRange::from_start_count(start, PageCount::new(TASK_PAGES));
@@ -52,19 +104,7 @@ pub fn chunks_by_stream(
             let owned = chunks.filter(|chunk| work_of(*chunk, pages, map).is_some());
             owned.collect()
         })
-        .collect();
-    let total: usize = found.iter().map(Vec::len).sum();
-    let each = total.div_ceil(usize::from(stream_count));
-    let mut lists: Vec<_> = (0..stream_count)
-        .map(|_| Vec::with_capacity(each))
-        .collect();
-    for chunk in found.into_iter().flatten() {
-        let stream = StreamIndex::of_chunk(chunk, stream_count);
-        if let Some(list) = lists.get_mut(usize::from(stream.get())) {
-            list.push(chunk);
-        }
-    }
-    lists
+        .collect()
 }
 
 /// Pages that are worth a task of their own: 64 KiB of bits, 2 GiB of the guest's memory.

@@ -130,9 +130,9 @@ impl Target {
     }
 }
 
-/// Lands one frame that must be refused, on one of `stream_count` streams.
-fn refused_on(stream_count: u16, bytes: &[u8]) -> LandError {
-    let mut target = target(stream_count);
+/// Lands one frame that must be refused.
+fn refused_bytes(bytes: &[u8]) -> LandError {
+    let mut target = target(1);
     let Err(TestError::Land(error)) = target.land(bytes) else {
         panic!("the frame was taken");
     };
@@ -146,7 +146,7 @@ fn refused_on(stream_count: u16, bytes: &[u8]) -> LandError {
 }
 
 fn refused(frame: &Frame) -> LandError {
-    refused_on(1, &frame.bytes())
+    refused_bytes(&frame.bytes())
 }
 
 fn fault(error: &LandError) -> DecodeFault {
@@ -226,7 +226,7 @@ fn a_payload_that_is_not_the_records() {
 }
 
 #[test]
-fn another_migration_stream_round_or_chunk() {
+fn another_migration_stream_or_round() {
     let good = || pages(0, vec![record(0, 1, PageEncoding::Zero, 0)], Vec::new());
     let mut frame = good();
     frame.header.migration_id = MigrationId::new([8; 16]);
@@ -252,19 +252,35 @@ fn another_migration_stream_round_or_chunk() {
         refused(&frame),
         LandError::Open(OpenError::SequenceGap { .. })
     ));
-    let mut frame = good();
-    frame.header.chunk = ChunkIndex::new(1);
-    frame.records[0].first = 100;
-    let error = refused_on(2, &frame.bytes());
-    assert!(matches!(error, LandError::NotOwner { .. }), "{error}");
     let bind = Bind {
         secret: common::SECRET,
         stream_count: 1,
     };
-    let error = refused_on(1, &bind.frame(MIGRATION, StreamIndex::new(0)));
+    let error = refused_bytes(&bind.frame(MIGRATION, StreamIndex::new(0)));
     assert!(
         matches!(error, LandError::Open(OpenError::BoundTwice { .. })),
         "{error}"
+    );
+}
+
+#[test]
+fn a_chunk_that_another_stream_brought_first() {
+    let mut target = target(2);
+    let mut other = lander(&target.memory, &target.ledger, 1);
+    let mut frame = pages(0, vec![record(0, 1, PageEncoding::Zero, 0)], Vec::new());
+    frame.header.stream = StreamIndex::new(1);
+    let mut wire = Wire(frame.bytes().into());
+    assert!(other.land(&mut wire).is_ok());
+    frame.header.stream = StreamIndex::new(0);
+    let error = target.land(&frame.bytes()).unwrap_err();
+    assert!(
+        matches!(error, TestError::Land(LandError::NotOwner { .. })),
+        "{error:?}"
+    );
+    let broken = target.ledger.complete();
+    assert!(
+        matches!(broken, Err(Gap::StreamBroken { .. })),
+        "{broken:?}"
     );
 }
 

@@ -5,7 +5,7 @@ mod common;
 use std::sync::Arc;
 
 use common::{TestError, TestMemory, Wire, corridor, keep, lander, map_of, no_rearm, noise};
-use limosa_pages::{PAGE_BYTES, PageCount, PageIndex, PageSet};
+use limosa_pages::{ChunkIndex, PAGE_BYTES, PageCount, PageIndex, PageSet};
 use limosa_pipeline::{
     ChunkWork, Gap, GuestMemory, LandError, Landed, Lander, Ledger, OpenError, PackConfig,
     PackError, StreamReport, scan,
@@ -307,9 +307,11 @@ fn a_stream_may_not_run_ahead_of_the_others() {
 #[test]
 fn a_corridor_refuses_what_another_stream_owns() {
     let memory = TestMemory::new(&map_of(&[(0, 2048)]));
-    let mut corridor = corridor(&memory, 0, 2, &PackConfig::default());
+    let owners = common::owners_of(&memory, 2);
+    owners.take(ChunkIndex::new(1), StreamIndex::new(1), 0);
+    let mut corridor = common::corridor_beside(&memory, 0, &owners, &PackConfig::default());
     let work = ChunkWork {
-        chunk: limosa_pages::ChunkIndex::new(1),
+        chunk: ChunkIndex::new(1),
         pages: limosa_pages::ChunkPages::FULL,
     };
     let mut bytes = Vec::new();

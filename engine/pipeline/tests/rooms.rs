@@ -8,7 +8,8 @@ use common::{TestError, TestMemory, corridor, map_of, no_rearm, noise};
 use limosa_pages::{ChunkIndex, PAGE_BYTES, PageIndex, PageSet};
 use limosa_pipeline::classify::{Block, Classifier};
 use limosa_pipeline::{
-    BufferPool, ChunkWork, Codec, FrameBuf, GuestMemory, PackConfig, PackError, ZstdLevel, scan,
+    BufferPool, ChunkOwners, ChunkWork, Codec, FrameBuf, GuestMemory, PackConfig, PackError,
+    Shares, ZstdLevel, scan, share_out,
 };
 use limosa_wire::{EncodingSet, PageEncoding, Round, StreamIndex};
 use proptest::prelude::*;
@@ -34,8 +35,8 @@ proptest! {
             prop_assert!(list.is_sorted_by_key(|work| work.chunk));
             for ChunkWork { chunk, pages } in list {
                 prop_assert!(!pages.is_empty());
-                let owner = StreamIndex::of_chunk(*chunk, stream_count);
-                prop_assert_eq!(usize::from(owner.get()), stream);
+                let owner = chunk.get() % u64::from(stream_count);
+                prop_assert_eq!(owner, stream as u64);
                 prop_assert!(found.chunk(*chunk).is_empty());
                 found.insert_chunk(*chunk, pages);
             }
@@ -43,6 +44,36 @@ proptest! {
         pages.intersect(&map.full_set());
         prop_assert_eq!(found.words(), pages.words());
     }
+}
+
+/// Every page of a round is some stream's, once: the owner's, or of one that takes it.
+#[test]
+fn shares_are_by_owner_and_the_rest_is_free() {
+    let map = map_of(&[(3, 10_000), (10_003, 77), (20_000, 15_000)]);
+    let owners = ChunkOwners::new(&map, 3);
+    let all = map.full_set();
+    let Shares { owned, free } = share_out(&all, &map, &owners);
+    assert_eq!(owned, vec![Vec::new(); 3]);
+    let chunk_count = free.all().len();
+    assert!(free.all().is_sorted() && chunk_count > 40);
+    // The stream in the middle is quickest; the last five chunks are left.
+    for turn in 0..chunk_count - 5 {
+        let chunk = free.take().unwrap();
+        let stream = StreamIndex::new([1, 0, 1, 2, 1][turn % 5]);
+        assert!(owners.take(chunk, stream, 0).is_some());
+    }
+    assert_eq!(free.take(), Some(free.all()[chunk_count - 5]));
+    let Shares { owned, free } = share_out(&all, &map, &owners);
+    let counts: Vec<_> = owned.iter().map(Vec::len).collect();
+    assert_eq!(counts.iter().sum::<usize>() + 5, chunk_count);
+    assert!(
+        counts[1] > 2 * counts[0] && counts[0] > 5 && counts[2] > 5,
+        "{counts:?}"
+    );
+    assert!(owned.iter().all(|list| list.is_sorted()));
+    let last: Vec<_> = std::iter::from_fn(|| free.take()).collect();
+    assert_eq!(last, free.all());
+    assert_eq!(last.len(), 5);
 }
 
 #[test]

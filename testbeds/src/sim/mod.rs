@@ -14,7 +14,7 @@
 //! a hash table. A round is sent by one call of the real corridor per stream; whenever that call
 //! asks for leave to read a chunk, or hands frames over, the world goes on: the guest writes,
 //! frames arrive, timers fire, hosts crash. So a round is interrupted at every frame, in one
-//! thread. ([`limosa_pipeline::scan`] divides its work over threads and puts the parts back in
+//! thread. ([`limosa_pipeline::share_out`] divides its work over threads and puts the parts back in
 //! order; [`limosa_pipeline::Codec::Auto`] measures real time, and is therefore not played.)
 //!
 //! # A seed that fails

@@ -2,13 +2,14 @@
 //! what the machine asks for. It decides nothing.
 
 use std::cell::RefCell;
+use std::sync::Arc;
 use std::time::Duration;
 
 use limosa_dirty::HarvestError;
 use limosa_pages::{ChunkIndex, ChunkPages, PageSet};
 use limosa_pipeline::{
-    BufferPool, ChunkWork, Corridor, FrameBuf, GuestMemory, PackConfig, PackError, StreamReport,
-    scan,
+    BufferPool, ChunkOwners, ChunkWork, Corridor, FrameBuf, GuestMemory, PackConfig, PackError,
+    Shares, StreamReport, share_out, work_of,
 };
 use limosa_session::source::{Action, Input};
 use limosa_session::{
@@ -35,6 +36,8 @@ pub(crate) struct SourceSide {
     pub(crate) migration_id: MigrationId,
     pub(crate) pack: PackConfig,
     streams: Vec<SourceStream>,
+    /// Of the streams that are open; none before.
+    owners: Option<Arc<ChunkOwners>>,
     pages: PageSet,
     round: Option<Sending>,
 }
@@ -106,6 +109,7 @@ impl SourceSide {
             migration_id,
             pack,
             streams: Vec::new(),
+            owners: None,
             pages,
             round: None,
         }
@@ -264,10 +268,12 @@ impl World {
         self.source.pack = PackConfig::new(self.source.pack.codec(), encodings)
             .with_frame_payload_bytes(PackConfig::FRAME_PAYLOAD_BYTES_MIN);
         let (pack, migration_id) = (self.source.pack, self.source.migration_id);
+        let owners = Arc::new(ChunkOwners::new(here.memory.map(), stream_count));
         for stream in (0..stream_count).map(StreamIndex::new) {
             let corridor = BufferPool::new(1, &pack).take().map(|buffer| {
                 let memory = here.memory.clone();
-                Corridor::new(memory, migration_id, stream, stream_count, &pack, buffer)
+                let owners = Arc::clone(&owners);
+                Corridor::new(memory, migration_id, stream, owners, &pack, buffer)
             });
             self.source.streams.push(SourceStream {
                 corridor,
@@ -279,6 +285,7 @@ impl World {
                 .pages
                 .push(Lane::new(shape, self.estate.rng.fork()));
         }
+        self.source.owners = Some(owners);
         let bind = Bind {
             secret,
             stream_count,
@@ -295,8 +302,24 @@ impl World {
         if plan.kind == RoundKind::Full {
             self.source.pages.union_with(&map.full_set());
         }
+        let Some(owners) = &self.source.owners else {
+            return;
+        };
         let stream_count = self.source.streams.len();
-        let work = scan(&self.source.pages, map, stream_count as u16);
+        let Shares { mut owned, free } = share_out(&self.source.pages, map, owners);
+        // Which stream is free first is chance.
+        while let Some(chunk) = free.take() {
+            let stream = self.estate.rng.below(stream_count as u64);
+            if let Some(list) = owned.get_mut(stream as usize) {
+                list.push(chunk);
+            }
+        }
+        let pages = &self.source.pages;
+        let work_of_each = |list: Vec<ChunkIndex>| {
+            let work = list.into_iter().filter_map(|it| work_of(it, pages, map));
+            work.collect()
+        };
+        let work = owned.into_iter().map(work_of_each).collect();
         self.source.pages.clear();
         self.source.round = Some(Sending {
             plan,

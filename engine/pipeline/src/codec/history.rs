@@ -1,12 +1,12 @@
 //! What a stream has last sent of the pages that are written again and again, in bounded memory.
 //! What is made of it is `delta.rs`.
 
-use limosa_pages::PAGE_BYTES;
+use limosa_pages::{CHUNK_PAGES, PAGE_BYTES};
 
 /// The last versions of some pages.
 ///
-/// A page has one place where it can be kept, by its number among those of the stream, so that
-/// pages that lie together keep out of each other's way. One that is used there stays: a newcomer
+/// A page has one place where it can be kept, by its chunk's number among those of the stream, so
+/// that pages that lie together keep out of each other's way. One that is used there stays: a newcomer
 /// takes the place only on its second try without a use between. So a set of pages that is larger
 /// than the history, and is walked over and over, does not drive out everything that it brings in.
 ///
@@ -18,6 +18,8 @@ pub(crate) struct History {
     pages: Vec<u8>,
     /// How many are held: none is looked for where there are none.
     held_count: usize,
+    /// Number of the chunk whose pages are spoken of, among those of the stream.
+    turn: u8,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Default)]
@@ -55,6 +57,7 @@ impl History {
             held: vec![Place::Empty; count],
             pages: vec![0; count * PAGE_BYTES],
             held_count: 0,
+            turn: 0,
         }
     }
 
@@ -68,12 +71,19 @@ impl History {
         self.held_count == 0
     }
 
-    fn place_of(&self, page: u32) -> Option<usize> {
-        let count = self.held.len();
-        (count > 0).then(|| page as usize % count)
+    /// The pages that are spoken of from here on are of the stream's chunk numbered `turn`.
+    pub(crate) fn begin_chunk(&mut self, turn: u8) {
+        self.turn = turn;
     }
 
-    /// The last version of the stream's page numbered `page`.
+    fn place_of(&self, page: u32) -> Option<usize> {
+        let count = self.held.len();
+        let number =
+            usize::from(self.turn) * CHUNK_PAGES as usize + page as usize % CHUNK_PAGES as usize;
+        (count > 0).then(|| number % count)
+    }
+
+    /// The last version of the guest's page `page`.
     pub(crate) fn last(&mut self, page: u32) -> Last<'_> {
         let Some(place) = self.find(page) else {
             return Last::Unknown;

@@ -12,8 +12,8 @@ use limosa_pages::{
     PageSet,
 };
 use limosa_pipeline::{
-    BufferPool, ChunkWork, Corridor, FrameBuf, FrameSource, GuestMemory, LandError, Landed, Lander,
-    Ledger, MemoryError, PackConfig, PackError, Piece, StreamReport, scan,
+    BufferPool, ChunkOwners, ChunkWork, Corridor, FrameBuf, FrameSource, GuestMemory, LandError,
+    Landed, Lander, Ledger, MemoryError, PackConfig, PackError, Piece, StreamReport, scan,
 };
 use limosa_wire::{EncodingSet, MigrationId, Round, StreamIndex, StreamSecret};
 use vm_memory::mmap::MmapRegion;
@@ -261,10 +261,25 @@ pub(crate) struct World {
     pub(crate) streams: Vec<Stream>,
 }
 
+pub(crate) fn owners_of(memory: &TestMemory, stream_count: u16) -> Arc<ChunkOwners> {
+    Arc::new(ChunkOwners::new(memory.map(), stream_count))
+}
+
+/// A corridor that nobody disputes a chunk.
 pub(crate) fn corridor(
     memory: &Arc<TestMemory>,
     stream: u16,
     stream_count: u16,
+    config: &PackConfig,
+) -> Corridor {
+    corridor_beside(memory, stream, &owners_of(memory, stream_count), config)
+}
+
+/// A corridor beside the others that share `owners`.
+pub(crate) fn corridor_beside(
+    memory: &Arc<TestMemory>,
+    stream: u16,
+    owners: &Arc<ChunkOwners>,
     config: &PackConfig,
 ) -> Corridor {
     let buffer = BufferPool::new(1, config).take().unwrap();
@@ -272,7 +287,7 @@ pub(crate) fn corridor(
         Arc::clone(memory) as Arc<dyn GuestMemory>,
         MIGRATION,
         StreamIndex::new(stream),
-        stream_count,
+        Arc::clone(owners),
         config,
         buffer,
     )
@@ -292,11 +307,12 @@ impl World {
     pub(crate) fn new(map: &MemoryMap, stream_count: u16, config: &PackConfig) -> Self {
         let (source, target) = (TestMemory::new(map), TestMemory::new(map));
         let ledger = Arc::new(Ledger::new(map, stream_count));
+        let owners = owners_of(&source, stream_count);
         let streams = (0..stream_count)
             .map(|stream| {
                 let (outgoing, incoming) = channel();
                 Stream {
-                    corridor: corridor(&source, stream, stream_count, config),
+                    corridor: corridor_beside(&source, stream, &owners, config),
                     lander: lander(&target, &ledger, stream),
                     link: Link {
                         incoming,
