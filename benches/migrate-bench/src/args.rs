@@ -326,7 +326,7 @@ choices! {
     /// Which guest.
     GuestChoice { Auto, Kvm, Process }
     /// What memory is filled with.
-    Fill { Random, Zero, Text, Mixed }
+    Fill { Random, Zero, Text, Mixed, Semi }
     /// Order of writes.
     Pattern { Sequential, Random, HotCold }
     /// How gaps are seen.

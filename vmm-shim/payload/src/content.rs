@@ -20,6 +20,8 @@ pub enum PageKind {
     Text,
     /// Incompressible.
     Random,
+    /// Three of eight words incompressible.
+    Semi,
 }
 
 const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
@@ -41,6 +43,7 @@ pub const fn page_kind(seed: u64, address: u64, fill: Fill) -> PageKind {
         Fill::Random => PageKind::Random,
         Fill::Zero => PageKind::Zero,
         Fill::Text => PageKind::Text,
+        Fill::Semi => PageKind::Semi,
         Fill::Mixed => match scramble(seed ^ GOLDEN ^ address) >> 62 {
             0 => PageKind::Zero,
             1 | 2 => PageKind::Text,
@@ -83,10 +86,19 @@ pub fn for_each_block(
         PageKind::Text => {
             let mut state = key | 1;
             for block in 0..BLOCKS {
-                state ^= state << 13;
-                state ^= state >> 7;
-                state ^= state << 17;
+                state = next(state);
                 visit(block, text(state));
+            }
+        }
+        PageKind::Semi => {
+            let mut state = key | 1;
+            for block in 0..BLOCKS {
+                let mut words = SAME_WORDS;
+                for word in words.iter_mut().take(SEMI_RANDOM_WORDS) {
+                    state = next(state);
+                    *word = state;
+                }
+                visit(block, words);
             }
         }
     }
@@ -107,6 +119,27 @@ pub fn page(seed: u64, address: u64, fill: Fill) -> [Block; BLOCKS] {
         },
     );
     blocks
+}
+
+/// Of the words of a block of [`PageKind::Semi`], how many are incompressible.
+const SEMI_RANDOM_WORDS: usize = 3;
+/// The others.
+const SAME_WORDS: Block = {
+    let mut words = [u64::from_le_bytes(*b"page of "); BLOCK_WORDS];
+    let mut at = 0;
+    while at < BLOCK_WORDS {
+        words[at] += (at as u64) << 56;
+        at += 1;
+    }
+    words
+};
+
+/// Source: Marsaglia, "Xorshift RNGs", 2003.
+#[inline]
+const fn next(mut state: u64) -> u64 {
+    state ^= state << 13;
+    state ^= state >> 7;
+    state ^ (state << 17)
 }
 
 /// One line of a log: three phrases, eight digits, an end.

@@ -239,12 +239,14 @@ fn content_is_what_its_name_says() {
     assert!((3.0..4.2).contains(&text), "text packs {text:.2} to 1");
     assert!(random < 1.01, "random packs {random:.2} to 1");
     assert!((1.8..3.2).contains(&mixed), "mixed packs {mixed:.2} to 1");
+    let semi = ratio(Fill::Semi);
+    assert!((1.5..2.6).contains(&semi), "semi packs {semi:.2} to 1");
     assert!(many(Fill::Text).iter().all(|byte| byte.is_ascii()));
 }
 
 #[test]
 fn pages_and_seeds_differ() {
-    for fill in [Fill::Random, Fill::Text] {
+    for fill in [Fill::Random, Fill::Text, Fill::Semi] {
         let one = bytes_of(RESERVED_END, fill, 1);
         assert_eq!(one, bytes_of(RESERVED_END, fill, 1));
         assert_ne!(one, bytes_of(RESERVED_END + PAGE_BYTES, fill, 1));

@@ -117,6 +117,7 @@ pub(crate) fn spec_of(order: &GuestOrder) -> Result<GuestSpec> {
                 "zero" => Fill::Zero,
                 "text" => Fill::Text,
                 "mixed" => Fill::Mixed,
+                "semi" => Fill::Semi,
                 other => bail!("there is no fill `{other}`"),
             },
             touched_bytes: (order.touched_bytes < order.memory_bytes)
