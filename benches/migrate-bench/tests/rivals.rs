@@ -131,7 +131,7 @@ fn qemu_is_given_another_congestion_control() {
         return;
     }
     let _turn = turn();
-    let known = "/proc/sys/net/ipv4/tcp_available_congestion_control";
+    let known = "/proc/sys/net/ipv4/tcp_allowed_congestion_control";
     let known = std::fs::read_to_string(known).unwrap_or_default();
     let system = "/proc/sys/net/ipv4/tcp_congestion_control";
     let default = std::fs::read_to_string(system).unwrap_or_default();

@@ -146,10 +146,12 @@ pub struct LocalFault {
 #[derive(Clone, Copy, PartialEq, Debug, thiserror::Error)]
 #[error(
     "after {rounds} rounds the guest still writes {} MiB/s and {} MiB/s are sent: the pause would \
-     take {expected:?}, and {budget:?} are allowed; allow a longer one, stop it all the same \
-     (on-stall stop), or move it when it is less busy",
+     take {} ms, and {} ms are allowed; allow a longer one, stop it all the same (on-stall stop), \
+     or move it when it is less busy",
     .dirty_bytes_per_second >> 20,
-    .send_bytes_per_second >> 20
+    .send_bytes_per_second >> 20,
+    .expected.as_millis(),
+    .budget.as_millis()
 )]
 pub struct NotConverging {
     /// Rounds so far.

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
+use super::figures::{FIGURES, Unit};
 use crate::report::SCHEMA;
 
 /// Fewest completed runs of which a spread can be told.
@@ -35,6 +36,16 @@ pub(super) enum Unusable {
         if *completed == 1 { "" } else { "s" }
     )]
     TooFewRuns { file: PathBuf, completed: usize },
+    #[error(
+        "{file} is no report that `migrate-bench run --json` wrote: `{key}` of run {run} is {found}"
+    )]
+    NoFigure {
+        file: PathBuf,
+        /// Of the run, counted from 1.
+        run: usize,
+        key: &'static str,
+        found: Value,
+    },
 }
 
 /// Reads and checks a file.
@@ -57,6 +68,7 @@ pub(super) fn load(file: &Path) -> Result<Loaded, Unusable> {
         return Err(Unusable::NoReport { file, found });
     }
     let loaded = Loaded { file, report };
+    loaded.check()?;
     match loaded.completed().count() {
         completed if completed < RUNS_MIN => Err(Unusable::TooFewRuns {
             file: loaded.file,
@@ -72,6 +84,31 @@ impl Loaded {
         let runs = self.report["runs"].as_array().into_iter().flatten();
         runs.enumerate()
             .filter(|(_, run)| run["outcome"] == "completed")
+    }
+
+    /// What a run has of the figures must be one: a number that is not below 0. What was not measured
+    /// is missing or null.
+    fn check(&self) -> Result<(), Unusable> {
+        for (place, run) in self.completed() {
+            for key in FIGURES
+                .iter()
+                .filter(|it| it.unit != Unit::Count)
+                .map(|it| it.key)
+            {
+                let pointer = format!("/{}", key.replace('.', "/"));
+                let found = run.pointer(&pointer).unwrap_or(&Value::Null);
+                let is_figure = found.as_f64().is_some_and(|figure| figure >= 0.0);
+                if !is_figure && !found.is_null() {
+                    return Err(Unusable::NoFigure {
+                        file: self.file.clone(),
+                        run: place + 1,
+                        key,
+                        found: found.clone(),
+                    });
+                }
+            }
+        }
+        Ok(())
     }
 }
 
@@ -101,6 +138,21 @@ mod tests {
             other.contains(r#""limosa.run/2", not limosa.run/1"#),
             "{other}"
         );
+    }
+
+    #[test]
+    fn a_figure_is_a_number_that_can_be() {
+        for bad in ["-1", "\"fast\"", "[1]"] {
+            let runs = format!(
+                r#"{{"outcome": "completed", "total_ms": 1.5}},
+                   {{"outcome": "completed", "total_ms": 2, "downtime_ms": {{"engine": {bad}}}}}"#
+            );
+            let refused = refusal(&format!(
+                r#"{{"schema": "limosa.run/1", "runs": [{runs}]}}"#
+            ));
+            let words = format!("`downtime_ms.engine` of run 2 is {bad}");
+            assert!(refused.contains(&words), "{refused}");
+        }
     }
 
     #[test]

@@ -55,11 +55,23 @@ pub(crate) fn system_congestion() -> String {
 
 /// Can a rival be given this congestion control?
 pub(crate) fn check_congestion(name: &str) -> Result<()> {
-    let known = "/proc/sys/net/ipv4/tcp_available_congestion_control";
-    let known = std::fs::read_to_string(known).context("which congestion controls there are")?;
-    if !known.split_ascii_whitespace().any(|it| it == name) {
+    let read = |which: &str| {
+        let path = format!("/proc/sys/net/ipv4/tcp_{which}_congestion_control");
+        std::fs::read_to_string(path).context("which congestion controls there are")
+    };
+    let has = |names: &str| names.split_ascii_whitespace().any(|it| it == name);
+    let known = read("available")?;
+    if !has(&known) {
         let known = known.trim();
         bail!("this kernel has no congestion control `{name}` ready; it has: {known}");
+    }
+    let allowed = read("allowed")?;
+    if !has(&allowed) {
+        bail!(
+            "this kernel gives `{name}` to no other network namespace: add it to what stands in \
+             /proc/sys/net/ipv4/tcp_allowed_congestion_control ({})",
+            allowed.trim()
+        );
     }
     if !geteuid().is_root() {
         bail!("--congestion puts the rival into a network of its own: that takes root");
