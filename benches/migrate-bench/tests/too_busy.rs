@@ -52,7 +52,7 @@ fn fails_with_both_rates_and_leaves_the_guest_on_the_source() {
             "{sent} MiB/s over this link: {error}"
         );
         assert!(written > sent / 2, "{written} MiB/s written: {error}");
-        assert!(error.contains("20ms"), "no budget: {error}");
+        assert!(error.contains("20 ms"), "no budget: {error}");
         assert!(error.contains("on-stall stop"), "no remedy: {error}");
         source.check();
     }
