@@ -63,11 +63,11 @@
 //! └────────────────────────────────────────────────────┴──────────────────────────────┴─────────┘
 //! ```
 //!
-//! A `Pages` frame holds pages of one chunk, and a chunk belongs to the stream that first brings one
-//! of it, for the whole migration: so the versions of a page arrive in order. A receiver decodes the
-//! header ([`FrameHeader::decode`]), then the table ([`decode_table`]), and by then knows where
-//! each byte of the payload belongs before it takes one. Pages are not checked against the guest's
-//! memory map here: the receiver has it.
+//! A `Pages` frame holds pages of one chunk, and a chunk belongs to the stream that first brings
+//! one of it, for the whole migration: so the versions of a page arrive in order. A receiver
+//! decodes the header ([`FrameHeader::decode`]), then the table ([`decode_table`]), and by then
+//! knows where each byte of the payload belongs before it takes one. Pages are not checked against
+//! the guest's memory map here: the receiver has it.
 //!
 //! # Rules for both
 //!

@@ -13,8 +13,8 @@ pub struct ProtocolVersion(u16);
 impl ProtocolVersion {
     /// The newest version that this build speaks.
     ///
-    /// 2: both sides judge the guest's processor and agree on it before any page. 3: a chunk belongs
-    /// to the stream that first brings a page of it.
+    /// 2: both sides judge the guest's processor and agree on it before any page. 3: a chunk
+    /// belongs to the stream that first brings a page of it.
     pub const CURRENT: Self = Self(3);
 
     /// The version in which every `Hello` is written, for good: peers that have not agreed on a

@@ -9,7 +9,7 @@ use crate::bitmap::{CHUNKS_FOR_ONE, Density, set_of};
 use crate::guest::{Fill, Guest};
 use crate::kernel::{KernelError, Pass};
 
-/// What one copy moves. Beyond 2 KiB libc leaves the work to one instruction of the processor, whose
+/// What one copy moves. Beyond 2 KiB libc leaves the work to one instruction of the processor whose
 /// speed differs more from machine to machine than all else here does.
 const PIECE_BYTES: usize = PAGE_BYTES / 2;
 

@@ -16,8 +16,8 @@
 //! same pass finds out whether it is zero. On its way it crosses no thread, takes no lock and
 //! allocates nothing; buffers are made before the first round by a [`BufferPool`].
 //!
-//! A chunk belongs to one stream for the whole migration, the first that sends it ([`ChunkOwners`]):
-//! the versions of a page arrive in order.
+//! A chunk belongs to one stream for the whole migration, the first that sends it
+//! ([`ChunkOwners`]): the versions of a page arrive in order.
 //!
 //! `unsafe` lives in `kernels/` only.
 

@@ -128,8 +128,8 @@ numbered! {
         Text = 2,
         /// By page: a quarter zeros, a half text, a quarter random.
         Mixed = 3,
-        /// Of eight words three are incompressible, and five are those of every page; zstd makes two
-        /// fifths of it.
+        /// Of eight words three are incompressible, and five are those of every page; zstd makes
+        /// two fifths of it.
         Semi = 4,
     }
 }

@@ -86,8 +86,8 @@ impl Loaded {
             .filter(|(_, run)| run["outcome"] == "completed")
     }
 
-    /// What a run has of the figures must be one: a number that is not below 0. What was not measured
-    /// is missing or null.
+    /// What a run has of the figures must be one: a number that is not below 0. What was not
+    /// measured is missing or null.
     fn check(&self) -> Result<(), Unusable> {
         for (place, run) in self.completed() {
             for key in FIGURES

@@ -17,8 +17,8 @@ use super::kernel::Done;
 /// Passes of both runs: the first ones still warm up, as a codec's sampling does.
 const PASSES: [u64; 2] = [2, 4];
 
-/// Fewest instructions between them: starting is never quite the same (addresses are random, threads
-/// wait for each other), by some ten thousand.
+/// Fewest instructions between them: starting is never quite the same (addresses are random, and
+/// threads wait for each other), by some ten thousand.
 const WORK_MIN: u64 = 10_000_000;
 /// Most often that the passes between them are done for it.
 const REPEAT_MAX: u64 = 200;

@@ -57,8 +57,8 @@ pub(super) enum Verdict {
 }
 
 impl Report {
-    /// Compares what was measured with the figures of `baseline`; that a figure is gone is said where
-    /// all were asked for.
+    /// Compares what was measured with the figures of `baseline`; that a figure is gone is said
+    /// where all were asked for.
     pub(super) fn of(baseline: &Baseline, measured: &Measured, extent: Extent) -> Self {
         let other_tools = differences(&baseline.tools, &measured.tools);
         let tolerance = &baseline.tolerance;

@@ -75,7 +75,7 @@ pub(super) struct Meter {
     /// Seconds per byte of the last measurements of raw pages: the fastest counts, since a thread
     /// that was interrupted makes a link look slow, and nothing makes it look fast.
     paces: [f64; PACES],
-    /// The last measurements of encoded pages, taken together: streams that share a link take turns.
+    /// The last measurements of encoded pages taken together: streams that share a link take turns.
     encoded: [Option<Window>; PACES],
 }
 

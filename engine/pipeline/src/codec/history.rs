@@ -6,9 +6,10 @@ use limosa_pages::{CHUNK_PAGES, PAGE_BYTES};
 /// The last versions of some pages.
 ///
 /// A page has one place where it can be kept, by its chunk's number among those of the stream, so
-/// that pages that lie together keep out of each other's way. One that is used there stays: a newcomer
-/// takes the place only on its second try without a use between. So a set of pages that is larger
-/// than the history, and is walked over and over, does not drive out everything that it brings in.
+/// that pages that lie together keep out of each other's way. One that is used there stays: a
+/// newcomer takes the place only on its second try without a use between. So a set of pages that is
+/// larger than the history, and is walked over and over, does not drive out everything that it
+/// brings in.
 ///
 /// What is kept is what the target has: a page that goes in any other way than as a delta of it, or
 /// as bytes that are [kept](Self::keep), must be [forgotten](Self::forget).
