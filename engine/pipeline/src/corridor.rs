@@ -252,7 +252,7 @@ impl Lane {
             self.flush(sink)?;
         }
         // Most frames have a record for each run; where zeros add some, the payload moves a little.
-        self.buffer()?.begin(pages.runs().count());
+        self.buffer()?.begin(pages.runs().count(), page_count);
         Ok(())
     }
 
@@ -358,7 +358,7 @@ impl Lane {
     ) -> Result<(), E> {
         self.seal_pages(chunk)?;
         self.flush(sink)?;
-        self.buffer()?.begin(0);
+        self.buffer()?.begin(0, 0);
         Ok(())
     }
 
@@ -469,7 +469,7 @@ impl Lane {
         }
         let lost = self.no_buffer();
         let buffer = self.buffer.as_mut().ok_or(lost)?;
-        buffer.begin(record_count);
+        buffer.begin(record_count, record_count);
         let page_count = self
             .absent
             .iter()

@@ -57,6 +57,8 @@ pub struct FrameBuf {
     /// The payload of the frame that is being built.
     payload_at: usize,
     tail: usize,
+    /// How far it may go: what is behind is for a table that turns out longer.
+    tail_max: usize,
     records: Vec<PageRecord>,
     table: Vec<u8>,
     /// Runs of pages that stay in the guest's memory, in their order; those behind `live_sealed`
@@ -108,6 +110,7 @@ impl FrameBuf {
             end: payload_base,
             payload_at: payload_base,
             tail: payload_base,
+            tail_max: payload_base + payload_bytes,
             records: Vec::with_capacity(FRAME_RECORDS_MAX.into()),
             table: Vec::with_capacity(FRAME_TABLE_BYTES_MAX),
             live: Vec::with_capacity(LIVE_RUNS_MAX),
@@ -213,21 +216,23 @@ impl FrameBuf {
         self.payload().len() + self.live_open_bytes
     }
 
-    /// Starts a frame that will have about `record_count` records. Behind sealed frames there must
-    /// be [room](Self::has_room) for it.
-    pub(crate) fn begin(&mut self, record_count: usize) {
-        let payload_at = if self.is_empty() {
-            self.payload_base
-        } else {
-            let front = FRAME_HEADER_BYTES + record_count * RECORD_BYTES;
-            (self.end + front).min(self.bytes.len())
-        };
-        self.open_at(payload_at);
+    /// Starts a frame that will have about `record_count` records, and `record_count_max` at the
+    /// most. Behind sealed frames there must be [room](Self::has_room) for all of those.
+    pub(crate) fn begin(&mut self, record_count: usize, record_count_max: usize) {
+        if self.is_empty() {
+            return self.open_at(self.payload_base);
+        }
+        let front = FRAME_HEADER_BYTES + record_count * RECORD_BYTES;
+        self.open_at((self.end + front).min(self.bytes.len()));
+        // Whatever ends up in the payload, the table can still grow ahead of it.
+        let growth = record_count_max.saturating_sub(record_count) * RECORD_BYTES;
+        self.tail_max = self.bytes.len().saturating_sub(growth);
     }
 
     fn open_at(&mut self, payload_at: usize) {
         self.payload_at = payload_at;
         self.tail = payload_at;
+        self.tail_max = self.bytes.len();
         self.records.clear();
         self.live.truncate(self.live_sealed);
         self.live_open_bytes = 0;
@@ -253,7 +258,9 @@ impl FrameBuf {
         if self.payload_bytes() + PAGE_BYTES > FRAME_PAYLOAD_BYTES_MAX as usize {
             return None;
         }
-        self.bytes[self.tail..].first_chunk_mut()
+        self.bytes
+            .get_mut(self.tail..self.tail_max)?
+            .first_chunk_mut()
     }
 
     /// Takes the next page into the payload.
@@ -334,5 +341,57 @@ impl core::fmt::Debug for FrameBuf {
             .field("wire_bytes", &self.wire_bytes())
             .field("payload_bytes_max", &self.payload_bytes_max())
             .finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use limosa_wire::{FrameKind, MigrationId, PageEncoding, Round, StreamIndex};
+
+    use super::*;
+
+    const HEADER: FrameHeader = FrameHeader {
+        kind: FrameKind::Pages,
+        stream: StreamIndex::new(0),
+        round: Round::FIRST,
+        migration_id: MigrationId::new([0; 16]),
+        chunk: limosa_pages::ChunkIndex::new(0),
+        sequence: 0,
+        record_count: 0,
+        payload_bytes: 0,
+        table_crc: 0,
+        payload_crc: 0,
+    };
+
+    /// What was expected to stay in the guest's memory may be lifted after all, up to the last
+    /// byte, and each page may turn out to need a record of its own.
+    #[test]
+    fn a_table_can_grow_however_full_the_frame_is() {
+        let record = PageRecord {
+            first: 0,
+            count: 1,
+            encoding: PageEncoding::Zero,
+            payload_bytes: 0,
+        };
+        for sealed_bytes in (FRAME_HEADER_BYTES..4 * PAGE_BYTES).step_by(RECORD_BYTES) {
+            for (expected, most) in [(1, 1), (2, 3), (2, 300), (1, 512)] {
+                let mut buffer = FrameBuf::new(4 * PAGE_BYTES);
+                assert!(buffer.push_whole(&vec![7; sealed_bytes]));
+                if !buffer.has_room(most, 0) {
+                    continue;
+                }
+                buffer.begin(expected, most);
+                while buffer.next_page().is_some() {
+                    buffer.keep_page();
+                }
+                let payload_bytes = buffer.payload_bytes();
+                buffer.records_mut().resize(most, record);
+                buffer.encode_table();
+                let frame_bytes = buffer.close(&HEADER);
+                let front_bytes = FRAME_HEADER_BYTES + most * RECORD_BYTES;
+                assert_eq!(frame_bytes, front_bytes + payload_bytes);
+                assert_eq!(buffer.bytes().len(), sealed_bytes + frame_bytes);
+            }
+        }
     }
 }

@@ -210,6 +210,35 @@ fn long_runs_are_sent_live_where_that_was_agreed() {
     }
 }
 
+/// A run that a border of regions divides is lifted though it looked long enough to stay where it
+/// is, and needs a record more, in buffers that are full to any byte.
+#[test]
+fn a_run_over_a_border_fits_whatever_is_left_of_the_buffer() {
+    let config = PackConfig::new(Codec::None, EncodingSet::ALL)
+        .with_staging(Staging::Auto)
+        .with_frame_payload_bytes(PackConfig::FRAME_PAYLOAD_BYTES_MIN);
+    let map = map_of(&[(0, 1124), (1124, 400)]);
+    for live_count in 100..127 {
+        let mut world = World::new(&map, 1, &config);
+        let mut pages = PageSet::new(PageIndex::new(1536));
+        apply(&world, &[(0, 1, Fill::Noise(1))]);
+        pages.insert(PageIndex::new(0));
+        // Of this run nothing is in the buffer but a record for each page.
+        let run = 512..513 + 2 * live_count;
+        pages.insert_range(common::range(run.start, run.end - run.start));
+        for page in run {
+            let fill = [Fill::Zero, Fill::Noise(page)][page as usize % 2];
+            apply(&world, &[(page, 1, fill)]);
+        }
+        apply(&world, &[(1117, 14, Fill::Noise(99))]);
+        pages.insert_range(common::range(1117, 14));
+        let sent = world.run_round(0, &pages)[0].pages;
+        assert_eq!(world.source.first_difference(&world.target), None);
+        assert_eq!((sent.raw, sent.live), (15, live_count), "{sent:?}");
+        assert_eq!(sent.zero, live_count + 1);
+    }
+}
+
 /// What is known of a page says nothing once it went out of the guest's memory as it was.
 #[test]
 fn a_page_that_was_sent_live_between_is_no_base() {
