@@ -8,6 +8,8 @@ use limosa_transport::ControlLink;
 use limosa_transport::LinkConfig;
 use limosa_wire::{EncodingSet, PageEncoding};
 
+use crate::steering::Steering;
+
 /// Everything that may be set about a migration. [`Default`] suits a data centre and loopback.
 #[derive(Debug, Clone, Default)]
 pub struct MigrationConfig {
@@ -27,6 +29,8 @@ pub struct MigrationConfig {
     ///
     /// 64 KiB to 1 MiB in whole pages; other values are brought into the range.
     pub frame_payload_bytes: Option<usize>,
+    /// Source only: what may be changed while the migration runs. Keep a clone. Default no limits.
+    pub steering: Steering,
 }
 
 impl MigrationConfig {

@@ -5,7 +5,6 @@ use std::collections::VecDeque;
 use std::time::Instant;
 
 use crossbeam_channel::{Receiver, Select, unbounded};
-use limosa_pages::PageCount;
 use limosa_session::source::{Action, Input};
 use limosa_session::{Custody, Event, Outcome, SessionConfig, Source, Stage, Timestamp};
 use limosa_transport::{Endpoint, Wait, connect_control, probe_io};
@@ -16,8 +15,8 @@ use crate::config::{AGENT, CANCEL_CHECK, MigrationConfig, PROGRESS_EVERY};
 use crate::control::{Control, ControlNews, last_words};
 use crate::error::{Cause, MigrationError};
 use crate::guest::{GuestError, SourceGuest};
-use crate::observe::{GuestStep, Moment, Observer};
-use crate::report::SourceReport;
+use crate::observe::{GuestStep, Moment, Observer, RestStep};
+use crate::report::{Foretold, SlowedFrom, SourceReport};
 use crate::sending::StreamNews;
 use crate::source::SourceRooms;
 use crate::switchover::Mark;
@@ -79,6 +78,8 @@ pub fn migrate_out<G: SourceGuest>(
         failure: None,
         stuck: None,
         outcome: None,
+        harvest_waits: false,
+        rest: RestStep::Ends,
     };
     driver.run()
 }
@@ -99,6 +100,10 @@ struct Driver<'a, G: SourceGuest> {
     /// The guest was to go on here, and did not.
     stuck: Option<GuestError>,
     outcome: Option<Outcome>,
+    /// The session has asked for a harvest, which is due when the migration goes on.
+    harvest_waits: bool,
+    /// What the observer was told last.
+    rest: RestStep,
 }
 
 impl<G: SourceGuest> Driver<'_, G> {
@@ -135,10 +140,45 @@ impl<G: SourceGuest> Driver<'_, G> {
         Timestamp::new(self.begun.elapsed())
     }
 
-    /// Waits for the next event; none when there is nothing for the session.
-    fn select(&mut self) -> Option<Input> {
+    /// An operator lets the migration rest, and the guest runs.
+    fn is_resting(&self) -> bool {
+        self.rooms.config.steering.is_paused() && self.session.stage() == Stage::Rounds
+    }
+
+    fn tell_rest(&mut self) {
+        let step = match (self.rooms.config.steering.is_paused(), self.rest) {
+            (true, RestStep::Ends) => RestStep::Begins,
+            (false, RestStep::Begins) => RestStep::Ends,
+            _ => return,
+        };
+        self.rest = step;
+        let elapsed = self.begun.elapsed();
+        self.observer.on_moment(&Moment::Rest { step, elapsed });
+    }
+
+    /// What an operator wants, where the session is to know of it.
+    fn steered(&mut self) -> Option<Input> {
+        self.tell_rest();
         if self.rooms.cancel.is_cancelled() && self.session.custody() == Custody::Source {
             return Some(Input::Cancelled);
+        }
+        if let Some(terms) = self.rooms.config.steering.take_terms() {
+            return Some(Input::Renegotiated(terms));
+        }
+        if !self.harvest_waits || self.is_resting() {
+            return None;
+        }
+        self.harvest_waits = false;
+        Some(match self.rooms.harvest() {
+            Ok(harvest) => Input::Harvested(harvest),
+            Err(cause) => self.failed(cause),
+        })
+    }
+
+    /// Waits for the next event; none when there is nothing for the session.
+    fn select(&mut self) -> Option<Input> {
+        if let Some(input) = self.steered() {
+            return Some(input);
         }
         let timeout = self.session.poll_timeout()?.since_start();
         let nap = timeout.saturating_sub(self.begun.elapsed());
@@ -202,6 +242,7 @@ impl<G: SourceGuest> Driver<'_, G> {
 
     /// Does one action; what it answers at once is returned.
     fn apply(&mut self, action: Action) -> Result<Option<Input>, Cause> {
+        let is_resting = self.is_resting();
         let rooms = &mut self.rooms;
         let answer = match action {
             Action::Send(message) => return self.send(&message),
@@ -214,7 +255,17 @@ impl<G: SourceGuest> Driver<'_, G> {
                 rooms.start_tracking()?;
                 Input::TrackingStarted
             }
-            Action::Harvest => Input::Harvested(PageCount::new(rooms.harvest()?)),
+            Action::Rehearse => Input::Rehearsed(rooms.rehearse()?),
+            Action::Slow(slowdown) => {
+                rooms.slow(slowdown)?;
+                return Ok(None);
+            }
+            // What would follow is a round, or the pause: neither begins while this rests.
+            Action::Harvest if is_resting => {
+                self.harvest_waits = true;
+                return Ok(None);
+            }
+            Action::Harvest => Input::Harvested(rooms.harvest()?),
             Action::StartRound(plan) => {
                 rooms.start_round(plan)?;
                 rooms.tell_round_start(self.begun, self.observer);
@@ -298,6 +349,21 @@ impl<G: SourceGuest> Driver<'_, G> {
         match &event {
             Event::Accepted { .. } => report.handshake = self.connecting.elapsed(),
             Event::Warning(warning) => report.warnings.push(warning.clone()),
+            Event::Estimate {
+                forecast,
+                dirty_bytes_per_second,
+                ..
+            } => {
+                let (at, forecast) = (self.begun.elapsed(), *forecast);
+                report.foretold.push(Foretold { at, forecast });
+                self.rooms.note_dirty_rate(*dirty_bytes_per_second);
+            }
+            Event::Stalled { policy, .. } => report.stalled = Some(*policy),
+            Event::Slowed(slowdown) => {
+                let (at, slowdown) = (self.begun.elapsed(), *slowdown);
+                report.slowed.push(SlowedFrom { at, slowdown });
+                self.rooms.note_slowdown(slowdown);
+            }
             _ => {}
         }
         self.observer.on_moment(&Moment::Session(event));
@@ -343,6 +409,7 @@ impl<G: SourceGuest> Driver<'_, G> {
         let mut report = self.rooms.report;
         report.elapsed = self.begun.elapsed();
         report.switchover = self.rooms.clock.figures();
+        report.rested = self.rooms.config.steering.rested();
         let cause = match outcome {
             // The guest runs at the target; what could not be let go here does not change that.
             Outcome::Completed => return Ok(report),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use limosa_dirty::DirtySource;
 use limosa_pipeline::GuestMemory;
-use limosa_session::TargetPolicy;
+use limosa_session::{Rehearsal, Slowdown, TargetPolicy};
 use limosa_wire::{Offer, StateSection};
 
 /// A failure inside the embedder's guest, in words for an operator.
@@ -34,7 +34,8 @@ impl GuestError {
 /// A guest that runs here and may be moved away.
 ///
 /// Calls come from one thread, in this order: [`offer`](Self::offer), [`memory`](Self::memory),
-/// [`dirty_source`](Self::dirty_source), [`offer`](Self::offer) once more, and then at most one
+/// [`dirty_source`](Self::dirty_source), [`rehearse`](Self::rehearse), any number of
+/// [`slow`](Self::slow), [`offer`](Self::offer) once more, and then at most one
 /// [`pause`](Self::pause). After the pause either [`resume`](Self::resume) (the migration failed,
 /// the guest stays) or [`release`](Self::release) (the target runs it) follows; neither follows
 /// when the outcome is `InTransit`: then the guest stays paused until an operator decides.
@@ -57,6 +58,33 @@ pub trait SourceGuest: Send {
     /// # Errors
     /// When the kernel can't record writes.
     fn dirty_source(&mut self) -> Result<Box<dyn DirtySource>, GuestError>;
+
+    /// Holds the guest back, or lets it go again: called while it runs, each call in place of the
+    /// one before. After a [`pause`](Self::pause) it is not held back any more, whether it runs on
+    /// here or there.
+    ///
+    /// # Errors
+    /// When this guest can't be held back in this way; it then runs as before.
+    fn slow(&mut self, slowdown: Slowdown) -> Result<(), GuestError> {
+        match slowdown {
+            Slowdown::None => Ok(()),
+            other => Err(GuestError::new(format_args!(
+                "this guest can't be held back ({other})"
+            ))),
+        }
+    }
+
+    /// Stops the guest, takes its state, throws that away, and lets the guest go on at once: so
+    /// that it is known how long a true pause will be. Asked for once, after the first round.
+    ///
+    /// `None`, the default, where that can't be done: then
+    /// [`switchover_cost`](crate::SessionConfig::switchover_cost) is taken for it.
+    ///
+    /// # Errors
+    /// What would also end a true switchover; the guest runs on.
+    fn rehearse(&mut self) -> Result<Option<Rehearsal>, GuestError> {
+        Ok(None)
+    }
 
     /// Stops every vCPU and everything else that writes guest memory, and returns when all stand
     /// still.

@@ -45,6 +45,7 @@ mod random;
 mod report;
 mod sending;
 mod source;
+mod steering;
 mod survey;
 mod switchover;
 mod target;
@@ -55,14 +56,18 @@ pub use driver_source::migrate_out;
 pub use driver_target::{Landed, migrate_in};
 pub use error::{Cause, MigrationError};
 pub use guest::{GuestError, SourceGuest, TargetGuest, TargetHost};
-pub use observe::{GuestStep, Moment, Observer, Progress};
-pub use report::{RoundFigures, SourceReport, SwitchoverFigures, TargetReport};
+pub use observe::{GuestStep, Moment, Observer, Progress, RestStep};
+pub use report::{
+    Foretold, RoundFigures, SlowedFrom, SourceReport, SwitchoverFigures, TargetReport,
+};
+pub use steering::Steering;
 
 // What an embedder needs of the rooms, so that it depends on one crate.
 pub use limosa_dirty::DirtySource;
 pub use limosa_pipeline::{Codec, GuestMemory, MemoryError, Staging, UnknownCodec, ZstdLevel};
 pub use limosa_session::{
-    Custody, Event, OnStall, SessionConfig, SessionError, Stage, TargetPolicy, Warning,
+    Band, Custody, Event, Forecast, NotConverging, OnStall, Rehearsal, SessionConfig, SessionError,
+    Slowdown, Stage, TargetPolicy, Terms, Warning,
 };
 pub use limosa_transport::{
     Congestion, Endpoint, EndpointError, IoChoice, LinkConfig, Listener, Splice, TransportError,

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use limosa_session::Slowdown;
 use limosa_wire::Round;
 
 /// A moment of a migration.
@@ -11,6 +12,13 @@ pub enum Moment {
     Session(limosa_session::Event),
     /// How far the running round is: as it begins, about fifty times a second, and as it ends.
     Progress(Progress),
+    /// Source only: an operator lets the migration rest, or go on.
+    Rest {
+        /// Which of them.
+        step: RestStep,
+        /// When, since the migration began.
+        elapsed: Duration,
+    },
     /// Source only: the guest was stopped, or runs again.
     Guest {
         /// What happened.
@@ -18,6 +26,15 @@ pub enum Moment {
         /// When, since the migration began.
         elapsed: Duration,
     },
+}
+
+/// What an operator did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RestStep {
+    /// No page is sent any more.
+    Begins,
+    /// Pages are sent again.
+    Ends,
 }
 
 /// What happened to the guest.
@@ -47,6 +64,8 @@ pub struct Progress {
     /// Bytes of pages that the guest wrote a second, measured between the last two harvests before
     /// the pause; none before the first round has ended.
     pub dirty_bytes_per_second: Option<f64>,
+    /// How the guest is held back.
+    pub slowdown: Slowdown,
     /// Since the migration began.
     pub elapsed: Duration,
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use limosa_session::Warning;
+use limosa_session::{Forecast, OnStall, Rehearsal, Slowdown, Warning};
 use limosa_wire::{EncodingCounts, Round, RoundKind};
 
 /// One round as the source saw it.
@@ -18,8 +18,28 @@ pub struct RoundFigures {
     pub wire_bytes: u64,
     /// How many of them each stream was given.
     pub stream_bytes: Vec<u64>,
-    /// From its start until every stream had taken its last byte.
+    /// Pages that were held back from it, to be sent in a later one.
+    pub held_pages: u64,
+    /// From its start until every stream had taken its last byte, without rests.
     pub elapsed: Duration,
+}
+
+/// What was foretold between two rounds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Foretold {
+    /// When, since the connect.
+    pub at: Duration,
+    /// What; none where no end was in sight.
+    pub forecast: Option<Forecast>,
+}
+
+/// The guest was held back from a time on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SlowedFrom {
+    /// When, since the connect.
+    pub at: Duration,
+    /// How much; [`Slowdown::None`] where it was let go.
+    pub slowdown: Slowdown,
 }
 
 /// The pause, step by step, on the source's clock.
@@ -56,6 +76,16 @@ pub struct SourceReport {
     pub switchover: SwitchoverFigures,
     /// Each round.
     pub rounds: Vec<RoundFigures>,
+    /// What a pause took that was tried out; none where that can't be done.
+    pub rehearsal: Option<Rehearsal>,
+    /// What was foretold after each round.
+    pub foretold: Vec<Foretold>,
+    /// The policy that was needed, where the guest was too busy.
+    pub stalled: Option<OnStall>,
+    /// How the guest was held back, in turn.
+    pub slowed: Vec<SlowedFrom>,
+    /// How long an operator let the migration rest.
+    pub rested: Duration,
     /// Streams in use.
     pub stream_count: u16,
     /// Buffers, bitmaps and work lists held beyond guest memory, at most, in bytes.

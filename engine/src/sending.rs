@@ -17,6 +17,7 @@ use limosa_wire::{MigrationId, Round, StreamIndex};
 
 use crate::error::Cause;
 use crate::last_word::LastWord;
+use crate::steering::{Leave, Steering};
 
 /// A dirty source that rounds share for reading and harvests take for writing.
 pub(crate) type SharedDirty = Arc<RwLock<Box<dyn DirtySource>>>;
@@ -36,7 +37,8 @@ pub(crate) enum StreamNews {
 struct RoundOrder {
     round: Round,
     work: StreamWork,
-    /// None while the guest stands still: nothing is written, so nothing needs to be recorded.
+    /// None while the guest stands still: nothing is written, so nothing needs to be recorded, and
+    /// nothing may hold the stream up.
     rearm: Option<SharedDirty>,
 }
 
@@ -79,6 +81,8 @@ pub(crate) struct SendingPlan {
     pub(crate) pack: PackConfig,
     /// Most frames that a stream has on their way at once.
     pub(crate) frames_in_flight_max: usize,
+    /// What an operator may change meanwhile.
+    pub(crate) steering: Steering,
 }
 
 impl Sending {
@@ -121,6 +125,7 @@ impl Sending {
                 todo,
                 news: news.clone(),
                 halt: Arc::clone(&sending.halt),
+                steering: plan.steering.clone(),
                 meters: Arc::clone(&sending.meters),
             };
             let thread = std::thread::Builder::new()
@@ -221,6 +226,7 @@ struct StreamWorker {
     todo: Receiver<RoundOrder>,
     news: Sender<StreamNews>,
     halt: Arc<AtomicBool>,
+    steering: Steering,
     meters: Arc<[Meter]>,
 }
 
@@ -265,6 +271,7 @@ impl StreamWorker {
             corridor,
             pool,
             halt,
+            steering,
             meters,
             ..
         } = self;
@@ -287,6 +294,9 @@ impl StreamWorker {
             Ok(())
         };
         let mut sink = |full: FrameBuf| {
+            if dirty.is_some() && steering.ask(full.wire_bytes(), halt) == Leave::Halted {
+                return Err(StreamEnd::Halted);
+            }
             meter
                 .wire_bytes
                 .fetch_add(full.wire_bytes() as u64, Ordering::Relaxed);

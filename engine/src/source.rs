@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
 use limosa_pages::{CHUNK_PAGES, ChunkIndex, MemoryMap, PAGE_BYTES, PageRange, PageSet};
-use limosa_pipeline::{GuestMemory, PackConfig, Shares, StreamReport, share_out};
-use limosa_session::{RoundPlan, RoundReport};
+use limosa_pipeline::{GuestMemory, Heat, Held, PackConfig, Shares, StreamReport, share_out};
+use limosa_session::{Harvest, Rehearsal, RoundPlan, RoundReport, Slowdown};
 use limosa_transport::{Endpoint, PageLink, Splice, Wait, connect_stream};
 use limosa_wire::{
     Bind, EncodingCounts, EncodingSet, MigrationId, RoundKind, StateSection, StreamIndex,
@@ -40,12 +40,16 @@ pub(crate) struct SourceRooms<'a, G: SourceGuest> {
     dirty: Option<SharedDirty>,
     /// Pages of the next round; while it runs, its streams read them here.
     pages: Arc<PageSet>,
+    heat: Heat,
+    /// What the running round, or the last one, holds back.
+    held: Held,
     /// Whether the target reads absent records.
     tells_absent: bool,
     round: Option<RunningRound>,
     last_harvest: Option<Instant>,
     last_told: Option<Instant>,
     dirty_bytes_per_second: Option<f64>,
+    slowdown: Slowdown,
 }
 
 /// A round whose streams have not all reported.
@@ -53,6 +57,8 @@ struct RunningRound {
     plan: RoundPlan,
     begun: Instant,
     page_count: u64,
+    /// How long the migration had rested before it.
+    rested: Duration,
     reports: Vec<Option<StreamReport>>,
 }
 
@@ -68,6 +74,7 @@ impl<'a, G: SourceGuest> SourceRooms<'a, G> {
     ) -> Self {
         let memory = guest.memory();
         let pages = Arc::new(PageSet::new(memory.map().end()));
+        let heat = Heat::new(memory.map());
         Self {
             guest,
             target,
@@ -82,11 +89,14 @@ impl<'a, G: SourceGuest> SourceRooms<'a, G> {
             sending: None,
             dirty: None,
             pages,
+            heat,
+            held: Held::default(),
             tells_absent: false,
             round: None,
             last_harvest: None,
             last_told: None,
             dirty_bytes_per_second: None,
+            slowdown: Slowdown::None,
         }
     }
 
@@ -121,6 +131,7 @@ impl<'a, G: SourceGuest> SourceRooms<'a, G> {
             migration_id: self.migration_id,
             pack,
             frames_in_flight_max: link.frames_in_flight_max,
+            steering: self.config.steering.clone(),
         };
         let sending = Sending::start(links, &plan, &self.news)?;
         self.report.stream_count = stream_count;
@@ -152,26 +163,60 @@ impl<'a, G: SourceGuest> SourceRooms<'a, G> {
     }
 
     /// Adds what was written since the last harvest to the next round.
-    pub(crate) fn harvest(&mut self) -> Result<u64, Cause> {
+    pub(crate) fn harvest(&mut self) -> Result<Harvest, Cause> {
         let Some(dirty) = &self.dirty else {
             return Err(Cause::Host("writes are not being followed".into()));
         };
         let mut dirty = dirty.write().unwrap_or_else(PoisonError::into_inner);
-        let known = self.pages.count().get();
-        dirty.harvest(own(&mut self.pages))?;
-        let count = self.pages.count().get();
+        let pages = own(&mut self.pages);
+        dirty.harvest(pages)?;
         self.clock.mark_after(Mark::Paused, Mark::Harvested);
-        // What is found in the pause was written in next to no time, and partly in none.
+        let held = std::mem::take(&mut self.held);
+        // What is found in the pause was written in next to no time, and partly in none; before the
+        // first round all of memory is found.
         let is_running = self.clock.at(Mark::PauseAsked).is_none();
         if let Some(last) = self.last_harvest.replace(Instant::now())
             && is_running
             && !self.report.rounds.is_empty()
         {
-            let seconds = last.elapsed().as_secs_f64().max(1e-6);
-            let bytes = (count - known) * PAGE_BYTES as u64;
-            self.dirty_bytes_per_second = Some(bytes as f64 / seconds);
+            self.heat.learn(pages, &held, last.elapsed());
         }
-        Ok(count)
+        drop(dirty);
+        Ok(self.with_held(held))
+    }
+
+    /// What was held back waits for the next round with the others.
+    fn with_held(&mut self, mut held: Held) -> Harvest {
+        let (held_count, held_pages_per_second) = (held.page_count(), held.pages_per_second());
+        let pages = own(&mut self.pages);
+        held.give_back(pages);
+        Harvest {
+            left: pages.count(),
+            held: held_count,
+            held_pages_per_second,
+        }
+    }
+
+    /// The guest's rate of writes, as the session reckons it: for progress.
+    pub(crate) fn note_dirty_rate(&mut self, bytes_per_second: u64) {
+        self.dirty_bytes_per_second = Some(bytes_per_second as f64);
+    }
+
+    /// The guest is held back, or no more: for progress.
+    pub(crate) const fn note_slowdown(&mut self, slowdown: Slowdown) {
+        self.slowdown = slowdown;
+    }
+
+    /// Tries a pause out.
+    pub(crate) fn rehearse(&mut self) -> Result<Option<Rehearsal>, Cause> {
+        let rehearsal = self.guest.rehearse()?;
+        self.report.rehearsal = rehearsal;
+        Ok(rehearsal)
+    }
+
+    /// Holds the guest back, or lets it go again.
+    pub(crate) fn slow(&mut self, slowdown: Slowdown) -> Result<(), Cause> {
+        Ok(self.guest.slow(slowdown)?)
     }
 
     /// Stops the guest.
@@ -201,13 +246,23 @@ impl<'a, G: SourceGuest> SourceRooms<'a, G> {
         if plan.kind == RoundKind::Full {
             self.find_all_pages()?;
         }
+        if plan.kind == RoundKind::Live {
+            let pages = own(&mut self.pages);
+            self.held = self
+                .heat
+                .hold_back(pages, plan.hold.pages_max, plan.hold.horizon);
+        }
         let Some(sending) = &self.sending else {
             return Err(Cause::Host("no page streams are open".into()));
         };
         let map = self.memory.map();
         let stream_count = self.report.stream_count;
-        let Shares { owned, free } = share_out(&self.pages, map, sending.owners());
+        let Shares { mut owned, free } = share_out(&self.pages, map, sending.owners());
         let chunk_count = owned.iter().map(Vec::len).sum::<usize>() + free.all().len();
+        if plan.kind == RoundKind::Live {
+            let chunks = owned.iter_mut();
+            chunks.for_each(|chunks| self.heat.coldest_first(chunks));
+        }
         let free = Arc::new(free);
         let work = owned
             .into_iter()
@@ -231,13 +286,18 @@ impl<'a, G: SourceGuest> SourceRooms<'a, G> {
             dirty.overhead_bytes()
         });
         let list_bytes = chunk_count * size_of::<ChunkIndex>();
-        let held_bytes = self.pages.overhead_bytes() + list_bytes + tracking;
+        let held_bytes = self.pages.overhead_bytes()
+            + self.heat.overhead_bytes()
+            + self.held.overhead_bytes()
+            + list_bytes
+            + tracking;
         let overhead_bytes = sending.overhead_bytes() + held_bytes as u64;
         self.report.overhead_bytes = self.report.overhead_bytes.max(overhead_bytes);
         self.round = Some(RunningRound {
             plan,
             begun: Instant::now(),
             page_count: self.pages.count().get(),
+            rested: self.config.steering.rested(),
             reports: vec![None; usize::from(stream_count)],
         });
         sending.start_round(plan.round, work.collect(), rearm);
@@ -271,13 +331,15 @@ impl<'a, G: SourceGuest> SourceRooms<'a, G> {
         *running.reports.get_mut(usize::from(stream.get()))? = Some(report);
         let reports: Vec<StreamReport> = running.reports.iter().copied().collect::<Option<_>>()?;
         let pages: EncodingCounts = reports.iter().map(|report| report.pages).sum();
+        let idle = self.config.steering.rested().saturating_sub(running.rested);
         let figures = RoundFigures {
             round: running.plan.round,
             kind: running.plan.kind,
             pages,
             wire_bytes: reports.iter().map(|report| report.wire_bytes).sum(),
             stream_bytes: reports.iter().map(|report| report.wire_bytes).collect(),
-            elapsed: running.begun.elapsed(),
+            held_pages: self.held.page_count().get(),
+            elapsed: running.begun.elapsed().saturating_sub(idle),
         };
         if figures.kind == RoundKind::Final {
             self.clock.mark(Mark::LastRoundSent);
@@ -291,6 +353,7 @@ impl<'a, G: SourceGuest> SourceRooms<'a, G> {
             wire_bytes: figures.wire_bytes,
             frames: reports.iter().map(|report| report.frame_count).collect(),
             elapsed: figures.elapsed,
+            idle,
         })
     }
 
@@ -317,6 +380,7 @@ impl<'a, G: SourceGuest> SourceRooms<'a, G> {
             wire_bytes,
             bytes_per_second: bytes(pages) as f64 / seconds,
             dirty_bytes_per_second: self.dirty_bytes_per_second,
+            slowdown: self.slowdown,
             elapsed: begun.elapsed(),
         }));
     }
@@ -334,6 +398,7 @@ impl<'a, G: SourceGuest> SourceRooms<'a, G> {
             wire_bytes: self.report.wire_bytes(),
             bytes_per_second: 0.0,
             dirty_bytes_per_second: self.dirty_bytes_per_second,
+            slowdown: self.slowdown,
             elapsed: running.begun.saturating_duration_since(begun),
         }));
     }
@@ -352,6 +417,7 @@ impl<'a, G: SourceGuest> SourceRooms<'a, G> {
             wire_bytes: self.report.wire_bytes(),
             bytes_per_second: bytes as f64 / last.elapsed.as_secs_f64().max(1e-6),
             dirty_bytes_per_second: self.dirty_bytes_per_second,
+            slowdown: self.slowdown,
             elapsed: begun.elapsed(),
         }));
     }

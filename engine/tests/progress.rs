@@ -38,7 +38,7 @@ fn watch(cancel: Option<&CancelToken>) -> (Told, Result<SourceReport, MigrationE
         Moment::Session(Event::RoundSent(report)) if report.round == Round::FIRST => {
             WRITTEN.for_each(|page| memory.write(page, &pattern(3)));
         }
-        Moment::Session(_) => {}
+        Moment::Session(_) | Moment::Rest { .. } => {}
     };
     let (out, _) = migrate_watched(
         &mut guest,

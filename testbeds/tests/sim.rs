@@ -1,7 +1,9 @@
 //! Many seeds of every plan, and the proof that the checkers bite. `LIMOSA_SIM_SEEDS` sets how many
 //! seeds; a failing one says how to play it again.
 
-use limosa_testbeds::sim::{Ending, FaultKind, Plan, Run, Sabotage, Tally, Tracing, play};
+use limosa_testbeds::sim::{
+    Calibration, Ending, FaultKind, Plan, Run, Sabotage, Tally, Tracing, play,
+};
 
 type Failure = Box<dyn std::error::Error>;
 
@@ -92,6 +94,39 @@ fn the_same_seed_plays_the_same_run() -> Result<(), Failure> {
             assert_eq!(first.trace, second.trace, "plan {}, seed {seed}", plan.name);
             assert_eq!(first.took, second.took);
         }
+    }
+    Ok(())
+}
+
+/// Nine of ten forecasts are meant to hold; over all plans more than 85 of 100 do.
+#[test]
+fn forecasts_hold() -> Result<(), Failure> {
+    let mut all = Tally::default();
+    for plan in ["calm", "busy", "zeros", "retries", "throttled", "limited"] {
+        let tally = play_seeds(&Plan::named(plan)?, 40)?;
+        println!("{plan}\n{tally}");
+        all.merge(&tally);
+    }
+    let Calibration { left, downtime } = all.calibration;
+    println!("time left: {left}; downtime: {downtime}");
+    assert!(left.told > 200, "{left}");
+    assert!(left.percent() >= 85, "{left}");
+    assert!(downtime.percent() >= 85, "{downtime}");
+    Ok(())
+}
+
+/// Guests that write too fast are held back until they fit, and always let go again.
+#[test]
+fn a_guest_that_is_held_back_completes() -> Result<(), Failure> {
+    for plan in ["throttled", "limited"] {
+        let tally = play_seeds(&Plan::named(plan)?, 30)?;
+        let completed = tally.endings.get(&Ending::Completed).copied();
+        let stalled = tally.endings.get(&Ending::NotConverging).copied();
+        println!("{plan}\n{tally}");
+        assert!(
+            completed > stalled.map(|count| 4 * count),
+            "{plan}\n{tally}"
+        );
     }
     Ok(())
 }

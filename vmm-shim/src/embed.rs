@@ -2,8 +2,9 @@
 //! they do not do themselves.
 
 use std::sync::Arc;
+use std::time::Instant;
 
-use limosa::{GuestError, SourceGuest, TargetGuest, TargetHost, TargetPolicy};
+use limosa::{GuestError, Rehearsal, SourceGuest, TargetGuest, TargetHost, TargetPolicy};
 use limosa_dirty::DirtySource;
 use limosa_pipeline::GuestMemory;
 use limosa_wire::{Offer, StateSection};
@@ -28,6 +29,20 @@ macro_rules! embed {
 
             fn dirty_source(&mut self) -> Result<Box<dyn DirtySource>, GuestError> {
                 <$guest>::dirty_source(self).map_err(GuestError::new)
+            }
+
+            fn rehearse(&mut self) -> Result<Option<Rehearsal>, GuestError> {
+                let begun = Instant::now();
+                let exported = <$guest>::pause(self).and_then(|()| {
+                    let pause = begun.elapsed();
+                    <$guest>::export_state(self)?;
+                    let export = begun.elapsed() - pause;
+                    Ok(Rehearsal { pause, export })
+                });
+                let resumed = <$guest>::resume(self);
+                let rehearsal = exported.map_err(GuestError::new)?;
+                resumed.map_err(GuestError::new)?;
+                Ok(Some(rehearsal))
             }
 
             fn pause(&mut self) -> Result<(), GuestError> {

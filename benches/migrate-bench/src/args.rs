@@ -1,5 +1,6 @@
 //! The command line: what may be asked for, with units, ranges and defaults.
 
+use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -28,8 +29,14 @@ pub(crate) struct Cli {
 }
 
 /// Options of a link that mean something to a `target` only when the guest is to move on.
-const ONWARD_OPTIONS: [&str; 6] = [
-    "streams", "codec", "downtime", "on_stall", "plot", "timeline",
+const ONWARD_OPTIONS: [&str; 7] = [
+    "streams",
+    "codec",
+    "downtime",
+    "on_stall",
+    "bandwidth",
+    "plot",
+    "timeline",
 ];
 
 /// Reads the command line of this process; wrong usage ends it with status 2.
@@ -139,6 +146,10 @@ pub(crate) struct SourceArgs {
     /// Where the target listens: tcp://HOST:PORT or unix:PATH.
     #[arg(long, value_parser = units::endpoint)]
     pub(crate) to: Endpoint,
+    /// Take orders from standard input while it runs, a line each: pause, resume, cancel,
+    /// bandwidth RATE|off, downtime TIME, on-stall POLICY.
+    #[arg(long)]
+    pub(crate) steer: bool,
     #[command(flatten)]
     pub(crate) guest: GuestArgs,
     #[command(flatten)]
@@ -272,10 +283,15 @@ pub(crate) struct LinkArgs {
     /// Longest pause that the guest may see (1ms to 60s).
     #[arg(long, value_parser = units::downtime, default_value = "300ms")]
     pub(crate) downtime: Duration,
-    /// What to do when the guest writes faster than the link sends: leave it on the source, or
-    /// pause it for longer than asked.
+    /// What to do when the guest writes faster than the link sends: leave it on the source (fail),
+    /// pause it for longer than asked (stop), let its vCPUs run for a share of the time (throttle),
+    /// or limit what each may dirty (limit: KVM guests, with `--tracking ring`).
     #[arg(long, value_enum, default_value_t = OnStallChoice::Fail)]
     pub(crate) on_stall: OnStallChoice,
+    /// Most bytes a second that the page streams send together while the guest runs (4KiB/s and
+    /// up; default: what the link takes). The pages of the pause are not held to it.
+    #[arg(long, value_name = "RATE", value_parser = units::bandwidth)]
+    pub(crate) bandwidth: Option<NonZeroU64>,
     /// How page streams reach the kernel.
     #[arg(long, value_enum, default_value_t = Io::Auto)]
     pub(crate) io: Io,
@@ -342,7 +358,7 @@ choices! {
     /// How pages that pass through no buffer reach a socket.
     SpliceChoice { Auto, Never }
     /// Policy for a guest that is too busy.
-    OnStallChoice { Fail, Stop }
+    OnStallChoice { Fail, Stop, Throttle, Limit }
 }
 
 #[cfg(test)]
@@ -391,6 +407,9 @@ mod tests {
             "run --codec zip",
             "run --staging maybe",
             "run --splice always",
+            "run --bandwidth 0",
+            "run --bandwidth fast",
+            "run --on-stall wait",
         ] {
             let words = std::iter::once("migrate-bench").chain(line.split(' '));
             let error = Cli::try_parse_from(words).unwrap_err();

@@ -161,6 +161,7 @@ pub(crate) fn config_of(args: &RunArgs, bench: &Bench, kind: &str, reason: &str)
         splice: link.splice.clone(),
         downtime_ms: link.downtime.as_secs_f64() * 1e3,
         on_stall: link.on_stall.clone(),
+        bandwidth: link.bandwidth,
         seed: guest.seed,
         repeat: args.repeat,
         hops: args.hops,

@@ -98,6 +98,7 @@ pub(crate) fn conclude(
             target: target.and_then(|target| target.huge_share),
         },
         rounds: figures.map_or_else(Vec::new, |figures| figures.rounds.clone()),
+        convergence: figures.map(|figures| figures.convergence.clone()),
         timeline: source.timeline.clone(),
         compat: Compat {
             cpu,

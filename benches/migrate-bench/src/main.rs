@@ -6,6 +6,7 @@ mod command_run;
 mod compare;
 mod compat;
 mod conclude;
+mod convergence;
 mod facts;
 mod gate;
 mod link;

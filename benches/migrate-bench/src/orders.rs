@@ -87,6 +87,7 @@ pub(crate) fn link_order(args: &LinkArgs) -> LinkOrder {
         codec: args.codec.to_string(),
         downtime: args.downtime,
         on_stall: args.on_stall.to_string(),
+        bandwidth: args.bandwidth,
         io: args.io.to_string(),
         staging: args.staging.to_string(),
         splice: args.splice.to_string(),

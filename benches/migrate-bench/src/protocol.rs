@@ -1,10 +1,12 @@
 //! What `run` and its worker processes say to each other: one JSON object a line.
 
+use std::num::NonZeroU64;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use crate::compat::{HostJson, ProcessorJson};
+use crate::convergence::ConvergenceFigures;
 use crate::reference::{SocketSettings, Speeds};
 use crate::refusal::{self, Reason};
 use crate::report::{Pages, Quantiles, RoundFigures};
@@ -110,6 +112,9 @@ pub(crate) struct LinkOrder {
     pub(crate) staging: String,
     #[serde(default)]
     pub(crate) splice: String,
+    /// Most bytes a second while the guest runs.
+    #[serde(default)]
+    pub(crate) bandwidth: Option<NonZeroU64>,
 }
 
 impl CpuFacts {
@@ -207,6 +212,8 @@ pub(crate) enum Answer {
         remaining_bytes: u64,
         send_rate: f64,
         dirty_rate: f64,
+        #[serde(default)]
+        forecast: Option<ForecastNow>,
     },
     /// The source's side of a move has ended.
     Sent { side: Box<SourceSide> },
@@ -234,6 +241,15 @@ pub(crate) enum Answer {
     NotStarted { text: String },
     /// An order could not be carried out.
     Failed { text: String },
+}
+
+/// What is foretold, as of now.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub(crate) struct ForecastNow {
+    /// Until the guest runs at the target: at least, likely, at most.
+    pub(crate) left_s: [f64; 3],
+    /// The pause, likewise.
+    pub(crate) downtime_ms: [f64; 3],
 }
 
 /// How a side of a move ended.
@@ -312,6 +328,7 @@ pub(crate) struct MoveFigures {
     pub(crate) handshake_ms: f64,
     /// What differed of the processors and was forgiven, with the reasons.
     pub(crate) warnings: Vec<String>,
+    pub(crate) convergence: ConvergenceFigures,
 }
 
 /// What the target measured.

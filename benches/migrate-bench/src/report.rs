@@ -1,8 +1,11 @@
 //! What one command measured, as the JSON schema `limosa.run/1`; `docs/report.md` describes each
 //! field.
 
+use std::num::NonZeroU64;
+
 use serde::{Deserialize, Serialize};
 
+use crate::convergence::ConvergenceFigures;
 use crate::link::LinkFacts;
 use crate::protocol::CpuFacts;
 use crate::reference::SocketSettings;
@@ -51,6 +54,9 @@ pub(crate) struct Config {
     pub(crate) splice: String,
     pub(crate) downtime_ms: f64,
     pub(crate) on_stall: String,
+    /// Bytes a second; none of streams that are not held back.
+    #[serde(default)]
+    pub(crate) bandwidth: Option<NonZeroU64>,
     pub(crate) seed: u64,
     pub(crate) repeat: u32,
     pub(crate) hops: u32,
@@ -148,6 +154,9 @@ pub(crate) struct Run {
     /// Shares, from 0 to 1.
     pub(crate) huge_pages: BothSides<Option<f64>>,
     pub(crate) rounds: Vec<RoundFigures>,
+    /// None of a move that did not complete.
+    #[serde(default)]
+    pub(crate) convergence: Option<ConvergenceFigures>,
     pub(crate) timeline: Timeline,
     pub(crate) compat: Compat,
     pub(crate) verified: Verified,

@@ -8,6 +8,7 @@ use std::time::Duration;
 use limosa::{GuestStep, Moment, Progress};
 use serde::{Deserialize, Serialize};
 
+use crate::convergence::{dirty_limit, run_share};
 use crate::run::gib_s;
 use crate::units::ms;
 
@@ -38,6 +39,12 @@ pub(crate) struct Sample {
     pub(crate) dirty_pages_s: Option<f64>,
     /// Still to be read in this round.
     pub(crate) remaining_pages: u64,
+    /// Share of the time that each vCPU may run; none where that is not limited.
+    #[serde(default)]
+    pub(crate) run_share: Option<f64>,
+    /// What each vCPU may dirty a second; none where that is not limited.
+    #[serde(default)]
+    pub(crate) dirty_limit_bytes_s: Option<u64>,
 }
 
 /// Something that happened.
@@ -107,7 +114,7 @@ impl Recorder {
                 },
                 round: None,
             }),
-            Moment::Session(_) => {}
+            Moment::Session(_) | Moment::Rest { .. } => {}
         }
     }
 
@@ -193,6 +200,8 @@ impl Recorder {
                 .dirty_bytes_per_second
                 .map(|rate| rate / PAGE_BYTES as f64),
             remaining_pages: own.remaining_bytes / PAGE_BYTES,
+            run_share: run_share(own.slowdown),
+            dirty_limit_bytes_s: dirty_limit(own.slowdown),
         });
         Timeline {
             samples: samples.collect(),
@@ -221,6 +230,7 @@ mod tests {
             wire_bytes,
             bytes_per_second: 0.0,
             dirty_bytes_per_second: (round > 0).then_some(8192.0),
+            slowdown: limosa::Slowdown::None,
             elapsed: Duration::from_micros(at_us),
         })
     }

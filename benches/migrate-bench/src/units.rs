@@ -1,5 +1,6 @@
 //! Sizes, rates, times and shares as people type and read them.
 
+use std::num::NonZeroU64;
 use std::time::Duration;
 
 use bytesize::ByteSize;
@@ -8,6 +9,8 @@ use limosa::Endpoint;
 /// What a guest may be asked to bear; as the session has it.
 const DOWNTIME_MIN: Duration = Duration::from_millis(1);
 const DOWNTIME_MAX: Duration = Duration::from_secs(60);
+/// Slower than a page a second nothing ends.
+const BANDWIDTH_MIN: u64 = 4 << 10;
 
 /// Parses `1GiB`, `512M`, `4096`: bytes.
 pub(crate) fn bytes(text: &str) -> Result<u64, String> {
@@ -20,6 +23,14 @@ pub(crate) fn bytes(text: &str) -> Result<u64, String> {
 pub(crate) fn rate(text: &str) -> Result<u64, String> {
     bytes(text.strip_suffix("/s").unwrap_or(text))
         .map_err(|_| format!("`{text}` is not a rate; write for instance 100MiB/s"))
+}
+
+/// Parses `100MiB/s`: a rate to hold page streams to.
+pub(crate) fn bandwidth(text: &str) -> Result<NonZeroU64, String> {
+    let rate = rate(text)?;
+    NonZeroU64::new(rate)
+        .filter(|_| rate >= BANDWIDTH_MIN)
+        .ok_or_else(|| format!("`{text}` is too slow; write 4KiB/s or more"))
 }
 
 /// Parses `300ms`, `1s`, `2min`: a pause from 1 ms to 60 s.

@@ -38,7 +38,7 @@ const TOP: [(&str, Kind); 6] = [
     ("/summary", Any),
 ];
 
-const CONFIG: [(&str, Kind); 30] = [
+const CONFIG: [(&str, Kind); 31] = [
     ("/guest", OneOf(&["kvm", "process"])),
     ("/guest_reason", Text),
     ("/memory_bytes", Count),
@@ -61,6 +61,7 @@ const CONFIG: [(&str, Kind); 30] = [
     ("/splice", OneOf(&["auto"])),
     ("/downtime_ms", Figure),
     ("/on_stall", OneOf(&["fail"])),
+    ("/bandwidth", Null),
     ("/seed", Count),
     ("/repeat", Count),
     ("/hops", Count),
@@ -94,7 +95,7 @@ const REFERENCE: [(&str, Kind); 11] = [
 ];
 
 /// Of a completed run.
-const RUN: [(&str, Kind); 53] = [
+const RUN: [(&str, Kind); 67] = [
     ("/outcome", OneOf(&["completed"])),
     ("/custody", OneOf(&["target"])),
     ("/error", Null),
@@ -132,11 +133,25 @@ const RUN: [(&str, Kind); 53] = [
     ("/rounds/0/pages", Count),
     ("/rounds/0/wire_bytes", Count),
     ("/rounds/0/ms", Figure),
+    ("/convergence/rehearsal/pause_ms", Figure),
+    ("/convergence/rehearsal/export_ms", Figure),
+    ("/convergence/foretold/0/ms", Figure),
+    ("/convergence/foretold/0/left/low_ms", Figure),
+    ("/convergence/foretold/0/left/likely_ms", Figure),
+    ("/convergence/foretold/0/left/high_ms", Figure),
+    ("/convergence/foretold/0/left/came_true", Flag),
+    ("/convergence/foretold/0/downtime/likely_ms", Figure),
+    ("/convergence/stalled", Null),
+    ("/convergence/slowed", Any),
+    ("/convergence/held_pages", Amount),
+    ("/convergence/rested_ms", Amount),
     ("/timeline/samples/0/ms", Figure),
     ("/timeline/samples/0/sent_bytes", Amount),
     ("/timeline/samples/0/send_gib_s", Null),
     ("/timeline/samples/0/dirty_pages_s", Null),
     ("/timeline/samples/0/remaining_pages", Count),
+    ("/timeline/samples/0/run_share", Null),
+    ("/timeline/samples/0/dirty_limit_bytes_s", Null),
     ("/timeline/samples/1/send_gib_s", Figure),
     ("/timeline/events/0/what", OneOf(&["round_started"])),
     ("/compat/mode", OneOf(&["off"])),

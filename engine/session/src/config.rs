@@ -15,6 +15,21 @@ pub enum OnStall {
     Fail,
     /// Pause the guest all the same: the pause is longer than [`SessionConfig::downtime_max`].
     Stop,
+    /// Let its vCPUs run for a share of the time only, as much less as is needed; its readers wait
+    /// as well as its writers.
+    Throttle,
+    /// Let no vCPU dirty more than so much a second, as much less as is needed; a vCPU that only
+    /// reads loses nothing. It needs a guest that can be held back so: on KVM, its dirty ring.
+    Limit,
+}
+
+/// What an operator may change while a migration runs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Terms {
+    /// See [`SessionConfig::downtime_max`].
+    pub downtime_max: Duration,
+    /// See [`SessionConfig::on_stall`].
+    pub on_stall: OnStall,
 }
 
 /// How a session behaves; both sides may differ in each of these. Times are at least
@@ -28,10 +43,11 @@ pub struct SessionConfig {
     /// [`switchover_cost`](Self::switchover_cost), fit in. 1 ms to 60 s, default 300 ms: what
     /// applications commonly take for a hiccup. Smaller budgets need more rounds.
     pub downtime_max: Duration,
-    /// Time that a switchover takes besides sending pages: pause, state, hand-over, resume. Source
-    /// only.
+    /// Time that a switchover takes besides sending pages and waiting for words of the target:
+    /// pause, state, resume. Source only.
     ///
-    /// 0 and up, default 5 ms; about what two vCPUs take on one host.
+    /// 0 and up, default 5 ms; more than two vCPUs take on one host. It is what counts only for
+    /// guests in which a pause can't be [tried out](crate::Rehearsal).
     pub switchover_cost: Duration,
     /// Most rounds before the guest counts as too busy. Source only.
     ///
@@ -103,6 +119,15 @@ impl SessionConfig {
     /// Longest [`downtime_max`](Self::downtime_max).
     pub const DOWNTIME_MAX: Duration = Duration::from_secs(60);
 
+    /// What of it may be changed on the way, within its range.
+    #[must_use]
+    pub fn terms(&self) -> Terms {
+        Terms {
+            downtime_max: self.downtime_max.clamp(Self::WAIT_MIN, Self::DOWNTIME_MAX),
+            on_stall: self.on_stall,
+        }
+    }
+
     /// The same with every knob brought into its range.
     #[must_use]
     pub fn bounded(mut self) -> Self {
@@ -117,7 +142,7 @@ impl SessionConfig {
         ] {
             *wait = (*wait).clamp(Self::WAIT_MIN, Self::WAIT_MAX);
         }
-        self.downtime_max = self.downtime_max.clamp(Self::WAIT_MIN, Self::DOWNTIME_MAX);
+        self.downtime_max = self.terms().downtime_max;
         self.switchover_cost = self.switchover_cost.min(Self::WAIT_MAX);
         self.peer_silence_max = self.peer_silence_max.max(self.keep_alive_every * 3);
         self.rounds_max = self.rounds_max.max(1);

@@ -9,6 +9,7 @@ use core::time::Duration;
 use limosa_wire::{AbortReason, DecodeError, DecodeFault, MessageKind, Reason, Round, RoundKind};
 
 use crate::judge::other_version;
+use crate::slowdown::Slowdown;
 
 /// What the peer did that it must not.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -146,12 +147,13 @@ pub struct LocalFault {
 #[derive(Clone, Copy, PartialEq, Debug, thiserror::Error)]
 #[error(
     "after {rounds} rounds the guest still writes {} MiB/s and {} MiB/s are sent: the pause would \
-     take {} ms, and {} ms are allowed; allow a longer one, stop it all the same (on-stall stop), \
-     or move it when it is less busy",
+     take {} ms, and {} ms are allowed{}; allow a longer one, stop it all the same (on-stall \
+     stop), hold it back (on-stall throttle or limit), or move it when it is less busy",
     .dirty_bytes_per_second >> 20,
     .send_bytes_per_second >> 20,
     .expected.as_millis(),
-    .budget.as_millis()
+    .budget.as_millis(),
+    Although(*.slowdown)
 )]
 pub struct NotConverging {
     /// Rounds so far.
@@ -164,6 +166,20 @@ pub struct NotConverging {
     pub expected: Duration,
     /// What it may take.
     pub budget: Duration,
+    /// How much the guest was held back already.
+    pub slowdown: Slowdown,
+}
+
+/// What was done already.
+struct Although(Slowdown);
+
+impl fmt::Display for Although {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Slowdown::None => Ok(()),
+            slowdown => write!(f, ", although {slowdown}"),
+        }
+    }
 }
 
 /// Why a session did not complete.

@@ -6,9 +6,12 @@ use core::time::Duration;
 
 use limosa_wire::RoundKind;
 
+use crate::config::OnStall;
 use crate::custody::Custody;
-use crate::error::Stage;
+use crate::error::{NotConverging, Stage};
+use crate::forecast::Forecast;
 use crate::round::{RoundPlan, RoundReport};
+use crate::slowdown::Slowdown;
 
 /// A difference between guest and host that is forgiven: the guest moves all the same.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -57,7 +60,18 @@ pub enum Event {
         dirty_bytes_per_second: u64,
         /// Bytes that reach the target a second.
         send_bytes_per_second: u64,
+        /// What is to come as a whole; none where no end is in sight.
+        forecast: Option<Forecast>,
     },
+    /// The guest writes too fast: a pause that fits its budget is not in sight.
+    Stalled {
+        /// Both rates, and the pause.
+        why: NotConverging,
+        /// What is done about it.
+        policy: OnStall,
+    },
+    /// The guest is held back from now on, or no more.
+    Slowed(Slowdown),
     /// Custody has changed.
     Custody(Custody),
 }

@@ -4,16 +4,17 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use limosa_compat::HostCpu;
-use limosa_pages::PageCount;
 use limosa_wire::{
     DecodeError, EncodingSet, Message, MigrationId, Offer, Round, StateSection, StreamIndex,
     StreamSecret,
 };
 
+use crate::config::Terms;
 use crate::error::LocalFault;
 use crate::event::Event;
 use crate::outcome::Outcome;
-use crate::round::{RoundPlan, RoundReport};
+use crate::round::{Harvest, Rehearsal, RoundPlan, RoundReport};
+use crate::slowdown::Slowdown;
 
 /// What can happen to a source.
 #[derive(Clone, PartialEq, Debug)]
@@ -30,8 +31,10 @@ pub enum SourceInput {
     StreamsOpened,
     /// [`SourceAction::StartTracking`] is done.
     TrackingStarted,
-    /// [`SourceAction::Harvest`] is done; so many pages wait for the next round.
-    Harvested(PageCount),
+    /// [`SourceAction::Rehearse`] is done; none where the guest can't be paused on trial.
+    Rehearsed(Option<Rehearsal>),
+    /// [`SourceAction::Harvest`] is done; what waits for the next round.
+    Harvested(Harvest),
     /// [`SourceAction::StartRound`] is done: the streams have taken the last byte.
     RoundDone(RoundReport),
     /// [`SourceAction::DescribeGuest`] is done: the guest's processor, sealed as in an offer.
@@ -42,6 +45,8 @@ pub enum SourceInput {
     StateExported(Vec<StateSection>),
     /// Work of this side failed. After the hand-over it changes nothing.
     LocalFailure(LocalFault),
+    /// An operator has changed budget or policy.
+    Renegotiated(Terms),
     /// An operator wants the migration to end.
     Cancelled,
     /// [`Source::poll_timeout`](crate::Source::poll_timeout) has come. What the target has said by
@@ -55,6 +60,7 @@ impl SourceInput {
         match self {
             Self::StreamsOpened => "opened streams",
             Self::TrackingStarted => "started tracking",
+            Self::Rehearsed(_) => "a rehearsed pause",
             Self::Harvested(_) => "a harvest",
             Self::RoundDone(_) => "a sent round",
             Self::GuestDescribed(_) => "a described guest",
@@ -65,6 +71,7 @@ impl SourceInput {
             | Self::ControlLost(_)
             | Self::StreamLost(..)
             | Self::LocalFailure(_)
+            | Self::Renegotiated(_)
             | Self::Cancelled
             | Self::Timeout => "an event",
         }
@@ -87,6 +94,11 @@ pub enum SourceAction {
     },
     /// Begin to record the guest's writes; answered by [`SourceInput::TrackingStarted`].
     StartTracking,
+    /// Pause the guest and let it go on at once, so that it is known what a pause takes; answered
+    /// by [`SourceInput::Rehearsed`].
+    Rehearse,
+    /// Hold the guest back, or let it go again; a pause lets it go, too. Nothing answers it.
+    Slow(Slowdown),
     /// Take what was written since the last time; answered by [`SourceInput::Harvested`].
     Harvest,
     /// Send a round; answered by [`SourceInput::RoundDone`]. The driver need not wait for it.

@@ -5,7 +5,7 @@ use alloc::string::String;
 use limosa_compat::CpuDecodeError;
 use limosa_wire::{Abort, Hello, Message, MigrationId, Offer, VersionRange};
 
-use crate::config::SessionConfig;
+use crate::config::{SessionConfig, Terms};
 use crate::convergence::Convergence;
 use crate::cpu::OfferedCpu;
 use crate::custody::{Custody, SourceHold};
@@ -14,6 +14,7 @@ use crate::event::Event;
 pub use crate::io::{SourceAction as Action, SourceInput as Input};
 use crate::outbox::Outbox;
 use crate::outcome::Outcome;
+use crate::slowdown::Slowdown;
 use crate::state::Step;
 use crate::state::source::State;
 use crate::timers::{Fired, Timestamp};
@@ -43,6 +44,7 @@ pub(crate) struct Context {
     pub(crate) hold: SourceHold,
     pub(crate) convergence: Convergence,
     pub(crate) tracking: bool,
+    pub(crate) slowdown: Slowdown,
     pub(crate) outbox: Outbox<Action>,
 }
 
@@ -78,6 +80,7 @@ impl Source {
             offer,
             hold: SourceHold::Running,
             tracking: false,
+            slowdown: Slowdown::None,
             outbox,
         };
         Self {
@@ -113,6 +116,7 @@ impl Source {
             Input::Cancelled | Input::LocalFailure(_) if self.custody() != Custody::Source => {}
             Input::LocalFailure(fault) => self.fail(SessionError::Local(fault)),
             Input::Cancelled => self.fail(SessionError::Cancelled),
+            Input::Renegotiated(terms) => self.context.renegotiate(terms),
             Input::Timeout => self.on_timeout(),
             done => {
                 let (input, stage) = (done.name(), self.stage());
@@ -228,6 +232,7 @@ impl Source {
     }
 
     fn finish(&mut self, outcome: Outcome) {
+        self.context.slow(Slowdown::None);
         let Context {
             tracking, outbox, ..
         } = &mut self.context;
@@ -248,6 +253,32 @@ impl Context {
     /// Is the processor that the target speaks of the guest's?
     pub(crate) fn check_cpu(&self, found: u64) -> Result<(), Misdeed> {
         self.cpu.as_ref().map_or(Ok(()), |cpu| cpu.check(found))
+    }
+
+    /// Another budget and policy hold from now on.
+    fn renegotiate(&mut self, terms: Terms) {
+        self.config.downtime_max = terms.downtime_max;
+        self.config.on_stall = terms.on_stall;
+        let terms = self.config.terms();
+        self.config.downtime_max = terms.downtime_max;
+        self.convergence.renegotiate(terms);
+    }
+
+    /// Holds the guest back by so much.
+    pub(crate) fn slow(&mut self, slowdown: Slowdown) {
+        if slowdown != self.slowdown {
+            self.slowdown = slowdown;
+            self.outbox.act([Action::Slow(slowdown)]);
+            self.outbox.observe(Event::Slowed(slowdown));
+        }
+    }
+
+    /// The guest stands still: nothing holds it back any more.
+    pub(crate) fn paused(&mut self) {
+        if self.slowdown != Slowdown::None {
+            self.slowdown = Slowdown::None;
+            self.outbox.observe(Event::Slowed(Slowdown::None));
+        }
     }
 
     /// Tells observers who may run the guest now.

@@ -6,7 +6,7 @@ mod common;
 use common::blame::{before_target_hears, blamed, end, was_blamed, within};
 use common::{Pair, Plan, landed, round};
 use limosa_session::target::Input as TargetInput;
-use limosa_session::{Misdeed, Outcome, RoundPlan, SessionError, Stage};
+use limosa_session::{HoldBack, Misdeed, Outcome, RoundPlan, SessionError, Stage};
 use limosa_wire::{AbortReason, Message, MessageKind, RoundKind};
 
 #[test]
@@ -25,6 +25,7 @@ fn totals_that_differ_from_what_landed() {
             let plan = RoundPlan {
                 round: round(number),
                 kind,
+                hold: HoldBack::NONE,
             };
             pair.give_target(landed(&pair.report(plan)));
             let round = round(number);

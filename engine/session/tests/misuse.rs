@@ -6,7 +6,7 @@ use common::{Pair, Plan, round};
 use limosa_pages::PageCount;
 use limosa_session::source::Input as SourceInput;
 use limosa_session::target::Input as TargetInput;
-use limosa_session::{ApiMisuse, RoundPlan, Stage};
+use limosa_session::{ApiMisuse, HoldBack, RoundPlan, Stage};
 use limosa_wire::RoundKind;
 
 /// Every answer that a driver may give to a source.
@@ -14,11 +14,13 @@ fn answers_of_source(pair: &Pair, number: u32) -> Vec<SourceInput> {
     let plan = RoundPlan {
         round: round(number),
         kind: RoundKind::Live,
+        hold: HoldBack::NONE,
     };
     vec![
         SourceInput::StreamsOpened,
         SourceInput::TrackingStarted,
-        SourceInput::Harvested(PageCount::new(1)),
+        SourceInput::Rehearsed(None),
+        SourceInput::Harvested(PageCount::new(1).into()),
         SourceInput::RoundDone(pair.report(plan)),
         SourceInput::GuestDescribed(vec![1, 2, 3]),
         SourceInput::GuestPaused,

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use limosa::{
-    DirtySource, GuestError, GuestMemory, Offer, SectionKind, SourceGuest, StateSection,
+    DirtySource, GuestError, GuestMemory, Offer, SectionKind, Slowdown, SourceGuest, StateSection,
     TargetGuest, TargetHost, TargetPolicy,
 };
 use limosa_compat::HostCpu;
@@ -45,9 +45,26 @@ pub(crate) struct Script {
     pub(crate) pauses: AtomicU64,
     pub(crate) resumes: AtomicU64,
     pub(crate) releases: AtomicU64,
+    pub(crate) fail_slow: AtomicBool,
+    /// How it was held back, in turn.
+    pub(crate) slowdowns: Mutex<Vec<Slowdown>>,
 }
 
 impl Script {
+    /// How the guest is held back now.
+    pub(crate) fn slowdown(&self) -> Slowdown {
+        self.slowdowns
+            .lock()
+            .unwrap()
+            .last()
+            .copied()
+            .unwrap_or_default()
+    }
+
+    pub(crate) fn refuse_slowdowns(&self) {
+        self.fail_slow.store(true, Ordering::SeqCst);
+    }
+
     pub(crate) fn counts(&self) -> (u64, u64, u64) {
         let get = |count: &AtomicU64| count.load(Ordering::SeqCst);
         (get(&self.pauses), get(&self.resumes), get(&self.releases))
@@ -157,6 +174,14 @@ impl SourceGuest for TestGuest {
 
     fn dirty_source(&mut self) -> Result<Box<dyn DirtySource>, GuestError> {
         Ok(Box::new(VmmWrites::new(self.memory.recorder.clone())))
+    }
+
+    fn slow(&mut self, slowdown: Slowdown) -> Result<(), GuestError> {
+        if self.script.fail_slow.load(Ordering::SeqCst) && slowdown != Slowdown::None {
+            return Err(GuestError::new("this guest can't be held back"));
+        }
+        self.script.slowdowns.lock().unwrap().push(slowdown);
+        Ok(())
     }
 
     fn pause(&mut self) -> Result<(), GuestError> {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use limosa_dirty::{DirtySource, Script, ScriptedWrites};
 use limosa_pages::{MemoryMap, PAGE_BYTES, PageCount, PageIndex, PageRange};
+use limosa_session::Slowdown;
 
 use super::memory::{PageBytes, SimMemory};
 use super::rng::{Digest, Rng};
@@ -105,6 +106,7 @@ pub(crate) struct Guest {
     written: Vec<PageIndex>,
     stamps: u64,
     next_write: Duration,
+    slowdown: Slowdown,
     /// Of 100 writes, so many are not recorded: a planted bug.
     unseen_percent: u64,
 }
@@ -124,6 +126,7 @@ impl Guest {
             written: Vec::new(),
             stamps: 0,
             next_write: Duration::ZERO,
+            slowdown: Slowdown::None,
             unseen_percent: match sabotage {
                 Sabotage::WritesUnseen => 10,
                 _ => 0,
@@ -145,8 +148,24 @@ impl Guest {
     pub(crate) fn run(&mut self, copy: &GuestCopy, now: Duration) {
         while self.next_write <= now {
             self.write_once(copy);
-            let mean = 1_000_000_000 / self.habits.writes_per_second.max(1);
+            let mean = 1_000_000_000 / self.writes_per_second().max(1);
             self.next_write += Duration::from_nanos(self.rng.within(1, 2 * mean));
+        }
+    }
+
+    /// The guest is held back from now on.
+    pub(crate) const fn slow(&mut self, slowdown: Slowdown) {
+        self.slowdown = slowdown;
+    }
+
+    fn writes_per_second(&self) -> u64 {
+        let usual = self.habits.writes_per_second;
+        match self.slowdown {
+            Slowdown::None => usual,
+            Slowdown::DutyCycle { run_permille } => usual * u64::from(run_permille) / 1000,
+            Slowdown::DirtyLimit { bytes_per_second } => {
+                usual.min(bytes_per_second / PAGE_BYTES as u64)
+            }
         }
     }
 

@@ -37,7 +37,9 @@ pub mod checkers;
 mod clock;
 mod control;
 mod faults;
+mod foretold;
 mod guest;
+mod harvest;
 mod lies;
 mod link;
 mod memory;
@@ -52,6 +54,7 @@ mod target;
 mod world;
 
 pub use faults::{FaultKind, Moment};
+pub use foretold::{Calibration, Score};
 pub use memory::NoMemory;
 pub use plan::{GuestPlan, LinkPlan, Plan, PlanError, SessionPlan, Span, StallPlan};
 pub use run::{Ending, Run, Tally, Tracing, play};

@@ -115,6 +115,10 @@ pub enum StallPlan {
     Fail,
     /// Pause the guest all the same.
     Stop,
+    /// Let it run for a share of the time.
+    Throttle,
+    /// Limit what it dirties.
+    Limit,
 }
 
 impl Default for Plan {
@@ -201,8 +205,9 @@ macro_rules! plans {
     };
 }
 
-const PLANS: [(&str, &str); 10] = plans! {
+const PLANS: [(&str, &str); 12] = plans! {
     "storm" "calm" "hand-over" "busy" "zeros" "retries" "tampered" "slow" "cancel" "unlike"
+    "throttled" "limited"
 };
 
 impl Plan {
@@ -296,6 +301,8 @@ impl SessionPlan {
             on_stall: match self.on_stall {
                 StallPlan::Fail => OnStall::Fail,
                 StallPlan::Stop => OnStall::Stop,
+                StallPlan::Throttle => OnStall::Throttle,
+                StallPlan::Limit => OnStall::Limit,
             },
             peer_silence_max: ms(1200),
             keep_alive_every: ms(300),

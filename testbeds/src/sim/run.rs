@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
-use limosa_pages::{MemoryMap, PageSet};
+use limosa_pages::MemoryMap;
 use limosa_pipeline::{Codec, PackConfig, ZstdLevel};
 use limosa_session::{Outcome, SessionError, Source, Target, TargetPolicy, Timestamp};
 use limosa_wire::{EncodingSet, MigrationId, Offer, PageEncoding, StreamSecret};
@@ -13,6 +13,7 @@ use limosa_wire::{EncodingSet, MigrationId, Offer, PageEncoding, StreamSecret};
 use super::checkers::{Findings, Violation};
 use super::clock::Agenda;
 use super::faults::{FaultKind, Faults};
+use super::foretold::Calibration;
 use super::guest::{Guest, GuestCopy};
 use super::link::Lane;
 use super::memory::SimMemory;
@@ -92,6 +93,8 @@ impl Ending {
 pub struct Tally {
     /// Attempts by their ending.
     pub endings: BTreeMap<Ending, u64>,
+    /// How often forecasts held.
+    pub calibration: Calibration,
     /// Faults that took effect.
     pub faults: BTreeMap<FaultKind, u64>,
 }
@@ -99,6 +102,7 @@ pub struct Tally {
 impl Tally {
     /// Adds what happened in a run.
     pub fn add(&mut self, run: &Run) {
+        self.calibration.merge(&run.calibration);
         for ending in &run.endings {
             *self.endings.entry(*ending).or_default() += 1;
         }
@@ -109,6 +113,7 @@ impl Tally {
 
     /// Adds another tally.
     pub fn merge(&mut self, other: &Self) {
+        self.calibration.merge(&other.calibration);
         for (ending, count) in &other.endings {
             *self.endings.entry(*ending).or_default() += count;
         }
@@ -128,6 +133,8 @@ impl fmt::Display for Tally {
             .iter()
             .map(|(kind, n)| format!("{kind:?} {n}"))
             .collect();
+        let Calibration { left, downtime } = self.calibration;
+        writeln!(f, "  foretold: time left {left}, downtime {downtime}")?;
         write!(f, "  faults: {}", faults.join(", "))
     }
 }
@@ -139,6 +146,8 @@ pub struct Run {
     pub endings: Vec<Ending>,
     /// The faults that took effect.
     pub faults: Vec<FaultKind>,
+    /// How often forecasts held, of attempts in which nothing went wrong.
+    pub calibration: Calibration,
     /// Simulated time.
     pub took: Duration,
     /// Broken rules; none in a run that is as it should be.
@@ -189,6 +198,7 @@ pub fn play(
             lines: Vec::new(),
         },
         findings: Findings::default(),
+        calibration: Calibration::default(),
         guest,
         before,
     };
@@ -222,6 +232,7 @@ pub fn play(
     Ok(Run {
         endings,
         faults,
+        calibration: estate.calibration,
         took: estate.agenda.now(),
         violations: estate.findings.violations().to_vec(),
         trace: estate.trace.lines,
@@ -262,7 +273,6 @@ fn begin(
     let codecs = [Codec::None, Codec::Lz4, zstd, Codec::Delta];
     let codec = rng.pick(&codecs).unwrap_or_default();
     let pack = PackConfig::new(codec, EncodingSet::ALL);
-    let pages = PageSet::new(map.end());
     let lane = |rng: &mut Rng| Lane::new(plan.link.shape(rng), rng.fork());
     let lanes = Lanes {
         out: lane(rng),
@@ -276,7 +286,7 @@ fn begin(
         checks: Checks::default(),
         lanes,
         processors,
-        source: SourceSide::new(source, migration_id, pack, pages),
+        source: SourceSide::new(source, migration_id, pack, map),
         target: TargetSide::new(target, secret),
         here: Some(here),
         there: None,

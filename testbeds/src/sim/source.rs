@@ -6,14 +6,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use limosa_dirty::HarvestError;
-use limosa_pages::{ChunkIndex, ChunkPages, PageSet};
+use limosa_pages::{ChunkIndex, ChunkPages, MemoryMap, PageSet};
 use limosa_pipeline::{
     BufferPool, ChunkOwners, ChunkWork, Corridor, FrameBuf, GuestMemory, PackConfig, PackError,
     Shares, StreamReport, share_out, work_of,
 };
 use limosa_session::source::{Action, Input};
 use limosa_session::{
-    FaultKind as LocalKind, LocalFault, Outcome, RoundPlan, RoundReport, Source, Timestamp,
+    Event as Told, FaultKind as LocalKind, LocalFault, Outcome, RoundPlan, RoundReport, Slowdown,
+    Source, Timestamp,
 };
 use limosa_wire::{
     Bind, EncodingSet, FRAME_HEADER_BYTES, FrameHeader, FrameKind, MigrationId, RoundKind,
@@ -23,6 +24,8 @@ use limosa_wire::{
 use super::checkers::Wants;
 use super::control::flip_bit;
 use super::faults::FaultKind;
+use super::foretold::Foretold;
+use super::harvest::Harvests;
 use super::link::Lane;
 use super::sabotage::Sabotage;
 use super::world::{Event, Side, World};
@@ -38,7 +41,9 @@ pub(crate) struct SourceSide {
     streams: Vec<SourceStream>,
     /// Of the streams that are open; none before.
     owners: Option<Arc<ChunkOwners>>,
-    pages: PageSet,
+    foretold: Foretold,
+    pub(super) pages: PageSet,
+    pub(super) harvests: Harvests,
     round: Option<Sending>,
 }
 
@@ -62,6 +67,7 @@ struct Sending {
 pub(crate) enum SourceWork {
     OpenStreams(u16, EncodingSet, StreamSecret),
     StartTracking,
+    Rehearse,
     Harvest,
     Describe,
     Pause,
@@ -89,7 +95,7 @@ pub(crate) fn books_kind() -> SectionKind {
     }
 }
 
-fn local(kind: LocalKind, text: &dyn ToString) -> Input {
+pub(super) fn local(kind: LocalKind, text: &dyn ToString) -> Input {
     let text = text.to_string();
     Input::LocalFailure(LocalFault { kind, text })
 }
@@ -99,8 +105,9 @@ impl SourceSide {
         machine: Source,
         migration_id: MigrationId,
         pack: PackConfig,
-        pages: PageSet,
+        map: &MemoryMap,
     ) -> Self {
+        let pages = PageSet::new(map.end());
         Self {
             machine,
             is_alive: true,
@@ -110,6 +117,8 @@ impl SourceSide {
             pack,
             streams: Vec::new(),
             owners: None,
+            foretold: Foretold::default(),
+            harvests: Harvests::new(map),
             pages,
             round: None,
         }
@@ -168,6 +177,7 @@ impl World {
     }
 
     fn act_source(&mut self, action: Action) {
+        let now = self.now();
         let work = match action {
             Action::Send(message) => return self.send_control(Side::Source, &message),
             Action::StartRound(plan) => return self.start_round(plan),
@@ -176,6 +186,10 @@ impl World {
                 return self.note(|| "Source lets the guest run on".into());
             }
             Action::ReleaseGuest => {
+                if self.faults.struck().is_empty() {
+                    let calibration = &mut self.estate.calibration;
+                    self.source.foretold.comes_true(now, calibration);
+                }
                 return self.checks.custody.releases(&mut self.estate.findings);
             }
             Action::StopTracking => {
@@ -185,7 +199,12 @@ impl World {
                 return drop(stopped);
             }
             Action::CloseLink => return self.close_links(Side::Source),
-            Action::Observe(event) => return self.note(|| format!("Source: {event:?}")),
+            Action::Observe(event) => {
+                if let Told::Estimate { forecast, .. } = &event {
+                    self.source.foretold.tells(now, *forecast);
+                }
+                return self.note(|| format!("Source: {event:?}"));
+            }
             Action::Finished(outcome) => {
                 self.note(|| format!("Source ends: {outcome:?}"));
                 let in_transit = matches!(outcome, Outcome::InTransit(_));
@@ -199,9 +218,17 @@ impl World {
                 secret,
             } => SourceWork::OpenStreams(stream_count, encodings, secret),
             Action::StartTracking => SourceWork::StartTracking,
+            Action::Rehearse => SourceWork::Rehearse,
+            Action::Slow(slowdown) => {
+                self.estate.guest.slow(slowdown);
+                return self.note(|| format!("Source: {slowdown}"));
+            }
             Action::Harvest => SourceWork::Harvest,
             Action::DescribeGuest => SourceWork::Describe,
-            Action::PauseGuest => SourceWork::Pause,
+            Action::PauseGuest => {
+                self.source.foretold.pauses(now);
+                SourceWork::Pause
+            }
             Action::ExportState => SourceWork::Export,
         };
         let wait = self.some_time(800);
@@ -224,6 +251,7 @@ impl World {
                 }
                 other => local(LocalKind::Kernel, &format!("{other:?}")),
             },
+            SourceWork::Rehearse => self.rehearse(),
             SourceWork::Harvest => self.harvest(),
             SourceWork::Describe if self.faults.takes(FaultKind::ChangeGuest) => {
                 Input::GuestDescribed(self.processors.other_guest.clone())
@@ -234,6 +262,7 @@ impl World {
             }
             SourceWork::Pause => {
                 self.runs_here = false;
+                self.estate.guest.slow(Slowdown::None);
                 self.checks.memory.pauses(self.estate.guest.books());
                 Input::GuestPaused
             }
@@ -246,20 +275,6 @@ impl World {
             }]),
         };
         self.tell_source(answer);
-    }
-
-    fn harvest(&mut self) -> Input {
-        let fails = self.faults.takes(FaultKind::FailHarvest);
-        let Some(here) = self.here.as_mut() else {
-            return local(LocalKind::Guest, &"there is no guest");
-        };
-        if fails {
-            here.writes.fail_next_harvest();
-        }
-        match here.dirty.harvest(&mut self.source.pages) {
-            Ok(_) => Input::Harvested(self.source.pages.count()),
-            Err(error) => local(LocalKind::Kernel, &error),
-        }
     }
 
     fn open_streams(&mut self, stream_count: u16, encodings: EncodingSet, secret: StreamSecret) {
@@ -301,6 +316,11 @@ impl World {
         let map = here.memory.map();
         if plan.kind == RoundKind::Full {
             self.source.pages.union_with(&map.full_set());
+        }
+        if plan.kind == RoundKind::Live {
+            self.source
+                .harvests
+                .hold_back(&mut self.source.pages, plan.hold);
         }
         let Some(owners) = &self.source.owners else {
             return;
@@ -504,6 +524,7 @@ impl World {
             wire_bytes: reports.iter().map(|report| report.wire_bytes).sum(),
             frames: reports.iter().map(|report| report.frame_count).collect(),
             elapsed: now.saturating_sub(sending.begun),
+            idle: Duration::ZERO,
         };
         self.source.round = None;
         self.tell_source(Input::RoundDone(report));

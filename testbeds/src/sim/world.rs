@@ -13,6 +13,7 @@ use super::checkers::{
 };
 use super::clock::Agenda;
 use super::faults::{FaultKind, Faults};
+use super::foretold::Calibration;
 use super::guest::{Guest, GuestCopy};
 use super::link::Lane;
 use super::plan::Plan;
@@ -86,6 +87,8 @@ pub(crate) struct Estate {
     pub(crate) agenda: Agenda<Event>,
     pub(crate) trace: Trace,
     pub(crate) findings: Findings,
+    /// How often forecasts held.
+    pub(crate) calibration: Calibration,
     pub(crate) guest: Guest,
     /// Names of the attempt before, which a stale stream still shows.
     pub(crate) before: (MigrationId, StreamSecret),

@@ -95,6 +95,8 @@ mod tests {
             send_gib_s: None,
             dirty_pages_s: (round > 0).then_some(f64::from(round)),
             remaining_pages: 3,
+            run_share: None,
+            dirty_limit_bytes_s: None,
         }
     }
 

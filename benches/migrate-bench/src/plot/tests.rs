@@ -12,6 +12,8 @@ fn sample(round: u32, ms: f64, sent_mib: u64, rates: [Option<f64>; 2], remaining
         send_gib_s,
         dirty_pages_s,
         remaining_pages: remaining,
+        run_share: None,
+        dirty_limit_bytes_s: None,
     }
 }
 

@@ -6,8 +6,8 @@ use std::fmt::Write;
 use super::{Sample, Timeline, What};
 
 /// The first line: names with units.
-const HEADER: &str =
-    "run,elapsed_ms,round,guest,sent_bytes,send_gib_s,dirty_pages_s,remaining_pages\n";
+const HEADER: &str = "run,elapsed_ms,round,guest,sent_bytes,send_gib_s,dirty_pages_s,\
+                      remaining_pages,run_share,dirty_limit_bytes_s\n";
 
 /// The moves, numbered from 1, each with its samples.
 pub(crate) fn of<'a>(timelines: impl IntoIterator<Item = &'a Timeline>) -> String {
@@ -28,18 +28,21 @@ fn push(text: &mut String, run: u32, timeline: &Timeline, sample: &Sample) {
         send_gib_s,
         dirty_pages_s,
         remaining_pages,
+        run_share,
+        dirty_limit_bytes_s,
     } = sample;
     let guest = guest_at(timeline, *ms);
-    let [send, dirty] = [send_gib_s, dirty_pages_s].map(|rate| shown(*rate));
+    let [send, dirty, share] = [send_gib_s, dirty_pages_s, run_share].map(|rate| shown(*rate));
+    let limit = shown(*dirty_limit_bytes_s);
     // Writing to a string can't fail.
     let _ = writeln!(
         text,
-        "{run},{ms},{round},{guest},{sent_bytes},{send},{dirty},{remaining_pages}"
+        "{run},{ms},{round},{guest},{sent_bytes},{send},{dirty},{remaining_pages},{share},{limit}"
     );
 }
 
 /// A figure, or nothing where there is none.
-fn shown(figure: Option<f64>) -> String {
+fn shown(figure: Option<impl ToString>) -> String {
     figure.map_or_else(String::new, |figure| figure.to_string())
 }
 
@@ -67,6 +70,8 @@ mod tests {
             send_gib_s: rate,
             dirty_pages_s: rate,
             remaining_pages: 7,
+            run_share: None,
+            dirty_limit_bytes_s: None,
         }
     }
 
@@ -95,10 +100,10 @@ mod tests {
         assert_eq!(
             lines[..4],
             [
-                "run,elapsed_ms,round,guest,sent_bytes,send_gib_s,dirty_pages_s,remaining_pages",
-                "1,0.5,3,running,4096,,,7",
-                "1,10,3,paused,4096,2.25,2.25,7",
-                "1,12,3,running,4096,0,0,7",
+                HEADER.trim_end(),
+                "1,0.5,3,running,4096,,,7,,",
+                "1,10,3,paused,4096,2.25,2.25,7,,",
+                "1,12,3,running,4096,0,0,7,,",
             ]
         );
         assert_eq!(lines.len(), 7);

@@ -17,6 +17,7 @@ use crate::progress::{Bar, Show};
 use crate::protocol::{CpuFacts, Ending, GuestOrder, SourceSide, TargetSide};
 use crate::units::show_ms;
 use crate::worker::guest::{AnyGuest, boot, check, sight};
+use crate::worker::steer::{Hands, follow};
 use crate::worker::{READY_MAX, cpu, moving};
 
 /// Boots a guest here and moves it to a target that listens elsewhere.
@@ -49,7 +50,12 @@ pub(crate) fn source(args: &SourceArgs) -> Result<ExitCode> {
         trace: &args.trace,
         verify: args.guest.verify,
     };
-    let side = way.send(&mut guest, &cancel)?;
+    let hands = Hands::from(cancel);
+    if args.steer {
+        let lines = std::io::BufReader::new(std::io::stdin());
+        follow(lines, &link_order(&args.link), hands.clone());
+    }
+    let side = way.send(&mut guest, &hands)?;
     let report = SourceJson {
         side: &side,
         compat: &compat,
@@ -83,7 +89,7 @@ struct Way<'a> {
 
 impl Way<'_> {
     /// Moves the guest, shows how far it is, and what it took.
-    fn send(&self, guest: &mut AnyGuest, cancel: &CancelToken) -> Result<SourceSide> {
+    fn send(&self, guest: &mut AnyGuest, hands: &Hands) -> Result<SourceSide> {
         let show = if self.output.quiet {
             Show::Nothing
         } else {
@@ -92,7 +98,7 @@ impl Way<'_> {
         let guest_bytes = guest.workload().pages().ram().map().page_count().bytes();
         let bar = Bar::new(show, guest_bytes);
         let (endpoint, link) = (self.endpoint.to_string(), link_order(self.link));
-        let side = moving::send(guest, &endpoint, &link, cancel, &mut |answer| {
+        let side = moving::send(guest, &endpoint, &link, hands, &mut |answer| {
             bar.on_progress(answer);
         })?;
         bar.end();
@@ -189,7 +195,7 @@ fn onward(
         trace: &args.trace,
         verify: args.verify,
     };
-    let side = way.send(guest, cancel)?;
+    let side = way.send(guest, &cancel.clone().into())?;
     let both = TargetSide {
         onward: Some(side.clone()),
         ..arrival

@@ -5,6 +5,7 @@ mod commands;
 mod cpu;
 mod guest;
 mod moving;
+mod steer;
 
 use std::io::{BufRead, Write};
 use std::process::ExitCode;
@@ -159,7 +160,7 @@ impl Host {
             }
             Order::Send { endpoint, link } => {
                 let guest = self.guest.as_mut().context("there is no guest to send")?;
-                let side = moving::send(guest, &endpoint, &link, cancel, &mut say)?;
+                let side = moving::send(guest, &endpoint, &link, &cancel.clone().into(), &mut say)?;
                 Answer::Sent {
                     side: Box::new(side),
                 }

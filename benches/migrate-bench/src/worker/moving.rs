@@ -1,12 +1,12 @@
 //! One side of a move: send the guest, or take one in, and measure.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use limosa::{
-    CancelToken, Cause, Codec, EncodingCounts, Endpoint, GuestError, GuestMemory, IoChoice,
-    LinkConfig, Listener, MigrationConfig, MigrationError, Moment, Offer, OnStall, SessionError,
-    SourceGuest, SourceReport, Splice, Staging, StateSection, TargetGuest, TargetHost,
+    CancelToken, Cause, Codec, EncodingCounts, Endpoint, Event, Forecast, GuestError, GuestMemory,
+    IoChoice, LinkConfig, Listener, MigrationConfig, MigrationError, Moment, Offer, SessionError,
+    SourceGuest, SourceReport, Splice, Staging, StateSection, Steering, TargetGuest, TargetHost,
     TargetPolicy, migrate_in, migrate_out,
 };
 use limosa_compat::HostCpu;
@@ -14,12 +14,16 @@ use limosa_payload::protocol::Phase;
 use limosa_shim::{HostSpec, HugePages, KvmHost, Populate, ProcessHost, Room, Workload};
 use rustix::time::{ClockId, clock_gettime};
 
-use crate::protocol::{Answer, Ending, LinkOrder, MoveFigures, SourceSide, TargetSide};
+use crate::convergence::ConvergenceFigures;
+use crate::protocol::{
+    Answer, Ending, ForecastNow, LinkOrder, MoveFigures, SourceSide, TargetSide,
+};
 use crate::refusal::Reason;
 use crate::report::{Pages, RoundFigures};
 use crate::timeline::Recorder;
 use crate::units::ms;
 use crate::worker::guest::{AnyGuest, backing, quantiles};
+use crate::worker::steer::{Hands, policy_named};
 
 /// How often progress is said.
 const SAY_EVERY: Duration = Duration::from_millis(100);
@@ -53,19 +57,24 @@ pub(crate) fn send(
     guest: &mut AnyGuest,
     endpoint: &str,
     order: &LinkOrder,
-    cancel: &CancelToken,
+    hands: &Hands,
     say: &mut dyn FnMut(&Answer),
 ) -> Result<SourceSide> {
     let target: Endpoint = endpoint.parse()?;
-    let config = config_of(order);
+    let config = config_of(order, &hands.steering);
+    let cancel = &hands.cancel;
     guest.workload().set_phase(Phase::Precopy)?;
     let stalls_before = guest.precopy_stalls()?;
     let huge_share = huge_share(guest);
     let begun = CpuClock::now(guest.vcpu_cpu());
     let mut recorder = Recorder::new();
     let mut last_said = None;
+    let mut told = None;
     let mut observer = |moment: &Moment| {
         recorder.on_moment(moment);
+        if let Moment::Session(Event::Estimate { forecast, .. }) = moment {
+            told = forecast.map(|forecast| (Instant::now(), forecast));
+        }
         if let Moment::Progress(progress) = moment
             && last_said.is_none_or(|last| progress.elapsed - last >= SAY_EVERY)
         {
@@ -76,6 +85,7 @@ pub(crate) fn send(
                 remaining_bytes: progress.remaining_bytes,
                 send_rate: progress.bytes_per_second,
                 dirty_rate: progress.dirty_bytes_per_second.unwrap_or(0.0),
+                forecast: told.map(|(at, forecast)| now_of(&forecast, at.elapsed())),
             });
         }
     };
@@ -104,6 +114,16 @@ pub(crate) fn send(
     })
 }
 
+/// What was foretold so long ago.
+fn now_of(forecast: &Forecast, ago: Duration) -> ForecastNow {
+    let Forecast { left, downtime } = forecast;
+    let left = [left.low, left.likely, left.high];
+    ForecastNow {
+        left_s: left.map(|time| time.saturating_sub(ago).as_secs_f64()),
+        downtime_ms: [downtime.low, downtime.likely, downtime.high].map(ms),
+    }
+}
+
 fn figures_of(report: SourceReport) -> MoveFigures {
     let rounds = report.rounds.iter().map(|round| RoundFigures {
         pages: round.pages.total(),
@@ -111,6 +131,7 @@ fn figures_of(report: SourceReport) -> MoveFigures {
         ms: ms(round.elapsed),
     });
     MoveFigures {
+        convergence: ConvergenceFigures::of(&report),
         total_ms: ms(report.elapsed),
         downtime_ms: ms(report.switchover.total),
         wire_bytes: report.wire_bytes(),
@@ -318,14 +339,15 @@ impl<G: TargetGuest + Workload> TargetGuest for DigestGuest<G> {
     }
 }
 
-fn config_of(order: &LinkOrder) -> MigrationConfig {
-    let mut config = MigrationConfig::default();
+fn config_of(order: &LinkOrder, steering: &Steering) -> MigrationConfig {
+    let mut config = MigrationConfig {
+        steering: steering.clone(),
+        ..MigrationConfig::default()
+    };
     config.session.downtime_max = order.downtime;
     config.session.stream_count = order.streams;
-    config.session.on_stall = match order.on_stall.as_str() {
-        "stop" => OnStall::Stop,
-        _ => OnStall::Fail,
-    };
+    config.session.on_stall = policy_named(&order.on_stall);
+    config.steering.set_bandwidth(order.bandwidth);
     config.link.io = io_of(&order.io);
     config.link.splice = match order.splice.as_str() {
         "never" => Splice::Never,

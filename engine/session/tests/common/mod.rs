@@ -214,10 +214,11 @@ impl Pair {
                 SourceInput::StreamsOpened
             }
             SourceAction::StartTracking => SourceInput::TrackingStarted,
+            SourceAction::Rehearse => SourceInput::Rehearsed(None),
             SourceAction::Harvest => {
                 let began = self.source_did.iter().any(is_round_start);
                 let found = began.then(|| self.dirty.pop_front()).flatten();
-                SourceInput::Harvested(PageCount::new(found.unwrap_or(0)))
+                SourceInput::Harvested(PageCount::new(found.unwrap_or(0)).into())
             }
             SourceAction::StartRound(plan) => SourceInput::RoundDone(self.report(*plan)),
             SourceAction::DescribeGuest => SourceInput::GuestDescribed(self.cpu.clone()),
@@ -245,6 +246,7 @@ impl Pair {
             wire_bytes: raw * 4096,
             frames: vec![10; usize::from(self.stream_count)],
             elapsed: Duration::from_millis(10),
+            idle: Duration::ZERO,
         }
     }
 

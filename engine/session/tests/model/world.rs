@@ -5,10 +5,9 @@ use std::fmt::{self, Write};
 use std::hash::{Hash, Hasher};
 use std::time::Duration;
 
-use limosa_pages::PageCount;
 use limosa_session::source::{Action as SourceAction, Input as SourceInput};
 use limosa_session::target::{Action as TargetAction, Input as TargetInput};
-use limosa_session::{Outcome, RoundReport, Source, Target, Timestamp};
+use limosa_session::{Harvest, Outcome, RoundReport, Source, Target, Timestamp};
 use limosa_wire::{EncodingCounts, Message, Verdict};
 
 use super::machines::{fitting_host, offered_cpu, source, target, unfit_host};
@@ -245,7 +244,8 @@ impl World {
                     answers.push(SourceInput::StreamsOpened);
                 }
                 SourceAction::StartTracking => answers.push(SourceInput::TrackingStarted),
-                SourceAction::Harvest => answers.push(SourceInput::Harvested(PageCount::new(0))),
+                SourceAction::Rehearse => answers.push(SourceInput::Rehearsed(None)),
+                SourceAction::Harvest => answers.push(SourceInput::Harvested(Harvest::default())),
                 SourceAction::StartRound(plan) => {
                     let (frames, pages) = (vec![1], 1);
                     answers.push(SourceInput::RoundDone(RoundReport {
@@ -257,6 +257,7 @@ impl World {
                         wire_bytes: 4096,
                         frames: frames.clone(),
                         elapsed: Duration::from_millis(1),
+                        idle: Duration::ZERO,
                     }));
                     // The streams bring it whenever they like.
                     let round = plan.round;
@@ -284,7 +285,7 @@ impl World {
                     }
                 }
                 SourceAction::ReleaseGuest => host.guest = Guest::Gone,
-                SourceAction::StopTracking | SourceAction::Observe(_) => {}
+                SourceAction::StopTracking | SourceAction::Slow(_) | SourceAction::Observe(_) => {}
                 SourceAction::Finished(outcome) => {
                     if bug == Bug::ResumesInTransit && matches!(outcome, Outcome::InTransit(_)) {
                         host.guest = Guest::Runs;

@@ -1,5 +1,6 @@
 //! The source before anything moves: it awaits the target's hello, and then its verdict.
 
+use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::ToString;
 use alloc::vec;
@@ -64,7 +65,7 @@ impl AwaitVerdict {
         }
         let warnings = match judge_host(&host, digest, cx) {
             Ok(warnings) => warnings,
-            Err(step) => return step,
+            Err(step) => return *step,
         };
         let warnings = warnings.into_iter().map(Event::Warning);
         warnings.for_each(|warning| cx.outbox.observe(warning));
@@ -78,28 +79,34 @@ impl AwaitVerdict {
         }]);
         cx.outbox
             .wait_for("the binding of the page streams", cx.config.handshake_max);
+        cx.convergence.binding_began(cx.outbox.now());
         Step::To(State::Binding(Binding::new(stream_count)))
     }
 }
 
 /// The source's own judgement, by what the target says of its host: a target that has not judged,
 /// or judges otherwise, gets no page.
-fn judge_host(host: &[u8], digest: u64, cx: &mut Context) -> Result<Vec<Warning>, Step<State>> {
+fn judge_host(
+    host: &[u8],
+    digest: u64,
+    cx: &mut Context,
+) -> Result<Vec<Warning>, Box<Step<State>>> {
     let own = cx.cpu.as_ref().map_err(|error| {
         let (kind, text) = (FaultKind::Guest, format!("the offer's {error}"));
-        Step::Fail(SessionError::Local(LocalFault { kind, text }))
+        Box::new(Step::Fail(SessionError::Local(LocalFault { kind, text })))
     })?;
     let host = HostCpu::decode(host).map_err(|error| {
         let text = error.to_string();
-        Step::blame(Misdeed::UnreadableHost { text })
+        Box::new(Step::blame(Misdeed::UnreadableHost { text }))
     })?;
-    own.check(digest).map_err(Step::blame)?;
+    own.check(digest)
+        .map_err(|misdeed| Box::new(Step::blame(misdeed)))?;
     own.judge(&host).map_err(|reasons| {
         let refuse = Refuse {
             reasons: reasons.clone(),
         };
         cx.outbox.send(Message::Refuse(refuse));
-        Step::Incompatible(reasons)
+        Box::new(Step::Incompatible(reasons))
     })
 }
 

@@ -9,7 +9,7 @@ mod switchover;
 
 use limosa_wire::{Message, Refuse, Round, RoundLanded, RoundStart, Verdict};
 
-use self::copying::{AwaitLanded, Harvesting, Sending};
+use self::copying::{AwaitLanded, Harvesting, Rehearsing, Sending};
 use self::greeting::{AwaitHello, AwaitVerdict};
 use self::handed_over::HandedOver;
 use self::opening::{Binding, StartingTracking};
@@ -31,6 +31,7 @@ pub(crate) enum State {
     Harvesting(Harvesting),
     Sending(Sending),
     AwaitLanded(AwaitLanded),
+    Rehearsing(Rehearsing),
     Describing(Describing),
     Pausing(Pausing),
     LastHarvest(LastHarvest),
@@ -49,9 +50,11 @@ impl State {
         match self {
             Self::AwaitHello(_) | Self::AwaitVerdict(_) => Stage::Handshake,
             Self::Binding(_) | Self::StartingTracking(_) => Stage::Prepare,
-            Self::Harvesting(_) | Self::Sending(_) | Self::AwaitLanded(_) | Self::Describing(_) => {
-                Stage::Rounds
-            }
+            Self::Harvesting(_)
+            | Self::Sending(_)
+            | Self::AwaitLanded(_)
+            | Self::Rehearsing(_)
+            | Self::Describing(_) => Stage::Rounds,
             Self::Pausing(_)
             | Self::LastHarvest(_)
             | Self::LastRound(_)
@@ -103,8 +106,9 @@ impl State {
         match (self, done) {
             (Self::Binding(state), Input::StreamsOpened) => state.on_opened(cx),
             (Self::StartingTracking(state), Input::TrackingStarted) => state.on_started(cx),
-            (Self::Harvesting(state), Input::Harvested(left)) => state.on_harvested(left, cx),
+            (Self::Harvesting(state), Input::Harvested(found)) => state.on_harvested(&found, cx),
             (Self::Sending(state), Input::RoundDone(report)) => state.on_sent(report, cx),
+            (Self::Rehearsing(state), Input::Rehearsed(took)) => state.on_rehearsed(took, cx),
             (Self::Describing(state), Input::GuestDescribed(cpu)) => state.on_described(&cpu, cx),
             (Self::Pausing(state), Input::GuestPaused) => state.on_paused(cx),
             (Self::LastHarvest(state), Input::Harvested(_)) => state.on_harvested(cx),
@@ -119,7 +123,7 @@ impl State {
 
 /// Tells the target of a round that will follow.
 fn announce_round(plan: RoundPlan, cx: &mut Context) {
-    let RoundPlan { round, kind } = plan;
+    let RoundPlan { round, kind, .. } = plan;
     cx.outbox
         .send(Message::RoundStart(RoundStart { round, kind }));
 }

@@ -59,6 +59,7 @@ impl Binding {
 
 fn track(cx: &mut Context) -> Step<State> {
     cx.outbox.timers.wait_no_more();
+    cx.convergence.bound(cx.outbox.now());
     cx.tracking = true;
     cx.outbox.act([Action::StartTracking]);
     Step::To(State::StartingTracking(StartingTracking))

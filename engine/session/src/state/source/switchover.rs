@@ -10,7 +10,7 @@ use limosa_wire::{
 use super::{HandedOver, State, Step, announce_round, check_landed, say_sent, start_round};
 use crate::error::{FaultKind, LocalFault, SessionError};
 use crate::io::SourceAction as Action;
-use crate::round::{RoundPlan, RoundReport};
+use crate::round::{HoldBack, RoundPlan, RoundReport};
 use crate::source::Context;
 
 /// The guest is asked once more which processor it sees, as long as it runs: what both sides agreed
@@ -28,9 +28,9 @@ impl Describing {
 
     pub(super) fn on_described(self, cpu: &[u8], cx: &mut Context) -> Step<State> {
         if cpu == cx.offer.cpu {
-            let (round, kind) = (self.next, RoundKind::Final);
+            let round = self.next;
             // Told ahead of the pause: the target looks at its host while the guest is stopped.
-            announce_round(RoundPlan { round, kind }, cx);
+            announce_round(final_plan(round), cx);
             return Pausing::start(round, cx);
         }
         Step::Fail(SessionError::Local(LocalFault {
@@ -39,6 +39,14 @@ impl Describing {
                    not change while the guest is on"
                 .into(),
         }))
+    }
+}
+
+const fn final_plan(round: Round) -> RoundPlan {
+    RoundPlan {
+        round,
+        kind: RoundKind::Final,
+        hold: HoldBack::NONE,
     }
 }
 
@@ -52,7 +60,7 @@ impl Pausing {
     fn start(next: Round, cx: &mut Context) -> Step<State> {
         cx.outbox.act(cx.hold.pause());
         // A guest that is stopped though it is too busy is given the time that this takes.
-        let expected = cx.convergence.estimate().expected;
+        let expected = cx.convergence.expected();
         let longest = cx.config.switchover_max.saturating_add(expected);
         cx.outbox.wait_for("the end of the switchover", longest);
         Step::To(State::Pausing(Self { next }))
@@ -60,6 +68,7 @@ impl Pausing {
 
     pub(super) fn on_paused(self, cx: &mut Context) -> Step<State> {
         let next = self.next;
+        cx.paused();
         cx.outbox.act([Action::Harvest]);
         Step::To(State::LastHarvest(LastHarvest { next }))
     }
@@ -73,8 +82,8 @@ pub(crate) struct LastHarvest {
 
 impl LastHarvest {
     pub(super) fn on_harvested(self, cx: &mut Context) -> Step<State> {
-        let (round, kind) = (self.next, RoundKind::Final);
-        start_round(RoundPlan { round, kind }, cx);
+        let round = self.next;
+        start_round(final_plan(round), cx);
         cx.outbox.act([Action::ExportState]);
         Step::To(State::LastRound(LastRound {
             pages: Pages::Sending(round),
