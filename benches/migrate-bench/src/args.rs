@@ -11,6 +11,7 @@ use crate::compare::CompareArgs;
 use crate::compat::{CompatCommand, CpuArgs};
 use crate::gate::{GateArgs, InstructionsArgs, KernelArgs};
 use crate::link::Rate;
+use crate::matrix::MatrixArgs;
 use crate::reference::SocketsArgs;
 use crate::rivals::{GuardArgs, RivalsArgs};
 use crate::units::{self, Part, Streams};
@@ -61,6 +62,49 @@ fn command() -> clap::Command {
     })
 }
 
+/// What follows `migrate-bench run`, read as a command line is.
+pub(crate) fn parse_run(words: &[String]) -> Result<RunArgs, clap::Error> {
+    let line = ["migrate-bench", "run"].into_iter();
+    let line = line.chain(words.iter().map(String::as_str));
+    let matches = command().try_get_matches_from(line)?;
+    match Cli::from_arg_matches(&matches)?.command {
+        Some(Command::Run(args)) => Ok(*args),
+        _ => Err(clap::Error::new(clap::error::ErrorKind::InvalidSubcommand)),
+    }
+}
+
+/// An option of `run`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct RunOption {
+    /// Without its dashes.
+    pub(crate) name: String,
+    pub(crate) takes: Takes,
+}
+
+/// What follows an option.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Takes {
+    Value,
+    Nothing,
+}
+
+/// All options of `run`.
+pub(crate) fn run_options() -> Vec<RunOption> {
+    let command = command();
+    let args = command.find_subcommand("run").into_iter();
+    let named = args
+        .flat_map(clap::Command::get_arguments)
+        .filter_map(|arg| {
+            let takes = match arg.get_action().takes_values() {
+                true => Takes::Value,
+                false => Takes::Nothing,
+            };
+            let name = arg.get_long()?.to_owned();
+            Some(RunOption { name, takes })
+        });
+    named.collect()
+}
+
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
@@ -70,6 +114,9 @@ pub(crate) enum Command {
     Source(Box<SourceArgs>),
     /// Wait for one guest, take it in and let it run.
     Target(Box<TargetArgs>),
+    /// Run each scenario of a file, which names options of `run` with lists of values, and show one
+    /// table of all.
+    Matrix(MatrixArgs),
     /// Move one guest by this engine and by an installed QEMU in turn, and compare.
     Rivals(Box<RivalsArgs>),
     /// Find the fastest settings of bare sockets here, the yardstick beside each `run`.

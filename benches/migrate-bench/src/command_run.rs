@@ -28,16 +28,9 @@ const INTERRUPTED: i32 = 130;
 pub(crate) fn run(args: &RunArgs) -> Result<ExitCode> {
     let interrupted = heed_signals()?;
     let (kind, reason) = settle_guest(args.guest.guest)?;
-    if let Err(error) = crate::worker::check_guest(&args.guest, kind) {
-        eprintln!("migrate-bench: {}", crate::in_one_line(&error));
-        return Ok(ExitCode::from(USAGE));
-    }
-    if args.link_rate.is_some() && args.transport == Transport::Unix {
-        eprintln!("migrate-bench: --link shapes TCP: leave out --transport unix, or --link");
-        return Ok(ExitCode::from(USAGE));
-    }
-    let writable = args.output.check(&args.trace.files());
-    let cpu = match writable.and_then(|()| RunCpu::read(args)) {
+    let checked = check_usage(args, kind);
+    let checked = checked.and_then(|()| args.output.check(&args.trace.files()));
+    let cpu = match checked.and_then(|()| RunCpu::read(args)) {
         Ok(cpu) => cpu,
         Err(error) => {
             eprintln!("migrate-bench: {error}");
@@ -87,6 +80,15 @@ pub(crate) fn run(args: &RunArgs) -> Result<ExitCode> {
     } else {
         status_of(&report)
     })
+}
+
+/// Whether such a guest can be, and its link; the error is one of usage.
+pub(crate) fn check_usage(args: &RunArgs, kind: &str) -> Result<(), String> {
+    crate::worker::check_guest(&args.guest, kind).map_err(|error| crate::in_one_line(&error))?;
+    if args.link_rate.is_some() && args.transport == Transport::Unix {
+        return Err("--link shapes TCP: leave out --transport unix, or --link".into());
+    }
+    Ok(())
 }
 
 /// One run, which joins `runs`, with the reference beside it.

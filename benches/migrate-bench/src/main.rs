@@ -10,6 +10,7 @@ mod convergence;
 mod facts;
 mod gate;
 mod link;
+mod matrix;
 mod orders;
 mod output;
 mod payload;
@@ -46,6 +47,7 @@ fn main() -> ExitCode {
             worker::target(&args)
         }
         Some(Command::Compare(args)) => compare::run(&args),
+        Some(Command::Matrix(args)) => matrix::run(&args),
         Some(Command::Rivals(args)) => rivals::run(&args),
         Some(Command::Sockets(args)) => reference::search(&args),
         Some(Command::Gate(args)) => gate::run(&args),
