@@ -13,7 +13,10 @@ use std::time::{Duration, Instant};
 use common::guest::{Guest, Task};
 use common::memory::HostMemory;
 use common::writer::{Control, Seed};
-use limosa_dirty::{DirtySource, KvmLog, LogMode, PagemapScan, Presence, VmmWrites, WriteRecorder};
+use limosa_dirty::{
+    DirtySource, KvmLog, KvmRing, LogMode, PagemapScan, Presence, RingSetup, VmmWrites,
+    WriteRecorder,
+};
 use limosa_pages::{MemoryMap, PageIndex, PageRange, PageSet};
 
 /// Pages that the guest's program, its tables and its control block take.
@@ -71,8 +74,31 @@ fn main() {
     measure("pagemap-scan", scan, &map, &control);
     control.end();
     thread.join().expect("the guest's thread");
+    measure_rings(&memory, &map, &task);
     measure_recording(&map);
     measure_presence(&Presence::new(vec![memory.mapping(all)]), all);
+}
+
+/// A guest of its own over the same memory: a VM with rings has no log.
+fn measure_rings(memory: &Arc<HostMemory>, map: &MemoryMap, task: &Task) {
+    let guest = Guest::with_rings(memory, map.regions(), RingSetup::BYTES_DEFAULT);
+    let mut guest = match guest {
+        Some(Ok(guest)) => guest,
+        Some(Err(error)) => return println!("kvm-ring: SKIPPED: {error}"),
+        None => return println!("kvm-ring: SKIPPED: no KVM"),
+    };
+    let rings = guest.rings().expect("the guest has rings");
+    let control = Control::new(memory, 0);
+    control.pause(1);
+    let thread = guest.spawn(memory.clone(), task);
+    // At first KVM has mapped nothing that would have to be protected.
+    for name in ["kvm-ring, at first", "kvm-ring"] {
+        let ring = KvmRing::new(rings.clone()).expect("rings that nobody has");
+        measure(name, ring, map, &control);
+        println!("{name}: {:?}", rings.writes());
+    }
+    control.end();
+    thread.join().expect("the guest's thread");
 }
 
 /// What one source costs, with a guest that dirties its memory before each harvest.
@@ -86,12 +112,19 @@ fn measure(name: &str, mut source: impl DirtySource, map: &MemoryMap, control: &
 
     let mut best = [Duration::MAX; 4];
     for repeat in 0..REPEATS as u64 {
+        let known = written(&source);
         control.run(u64::MAX);
         // Writes at random: the last pages would take as long as all the others.
         dirty.clear();
-        while dirty.count().get() < map.page_count().get() / 100 * 99 {
+        let enough = map.page_count().get() / 100 * 99;
+        while dirty.count().get() < enough {
             std::thread::sleep(Duration::from_millis(50));
-            source.harvest(&mut dirty).expect("a harvest");
+            match known {
+                // A harvest would leave nothing for the one that is measured.
+                Some(known) if written(&source).unwrap_or(0) < known + enough => {}
+                Some(_) => break,
+                None => drop(source.harvest(&mut dirty).expect("a harvest")),
+            }
         }
         control.pause(repeat + 2);
         control.wait_paused(repeat + 2);
@@ -117,6 +150,11 @@ fn measure(name: &str, mut source: impl DirtySource, map: &MemoryMap, control: &
     println!(
         "{name}, {start:.1?}, {harvest:.1?}, {rearm:.1?}, {longest:.1?}, {nothing:.1?}, {stop:.1?}"
     );
+}
+
+/// How many pages the vCPU has written, where the source tells that without a harvest.
+fn written(source: &impl DirtySource) -> Option<u64> {
+    source.vcpu_pages().first().map(|pages| pages.get())
 }
 
 /// How long rearming all of `dirty` took, and the longest call.

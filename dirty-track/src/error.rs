@@ -25,6 +25,9 @@ pub enum HarvestError {
     /// The VM uses KVM's dirty ring, which excludes its dirty log.
     #[error("the VM records writes in a dirty ring, so its dirty log cannot be used")]
     DirtyRingInUse,
+    /// Another [`KvmRing`](crate::KvmRing) has the VM's dirty rings.
+    #[error("another source has the VM's dirty rings: let go of it first")]
+    DirtyRingsTaken,
     /// The VM has no such memory slot any more.
     #[error("memory slot {slot} no longer records writes: it was changed while being watched")]
     SlotChanged {

@@ -2,7 +2,8 @@
 //! makes the source.
 
 use std::fmt;
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
+use std::io;
 use std::os::fd::AsFd;
 
 use crate::Unavailable;
@@ -56,6 +57,8 @@ impl fmt::Display for LogMode {
 pub struct KernelReport {
     /// KVM's dirty log.
     pub kvm_log: Result<LogMode, Unavailable>,
+    /// KVM's dirty rings: the largest that a vCPU can have, in bytes.
+    pub kvm_ring: Result<u64, Unavailable>,
     /// userfaultfd's asynchronous write protection with `PAGEMAP_SCAN`.
     pub pagemap_scan: Result<(), Unavailable>,
 }
@@ -74,8 +77,20 @@ pub enum GuestKind {
 pub enum SourceKind {
     /// [`KvmLog`](crate::KvmLog), together with [`VmmWrites`](crate::VmmWrites).
     KvmLog,
+    /// [`KvmRing`](crate::KvmRing), together with [`VmmWrites`](crate::VmmWrites).
+    KvmRing,
     /// [`PagemapScan`](crate::PagemapScan).
     PagemapScan,
+}
+
+impl fmt::Display for SourceKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::KvmLog => "KVM's log",
+            Self::KvmRing => "KVM's dirty rings",
+            Self::PagemapScan => "page table scans",
+        })
+    }
 }
 
 /// Which source to use, and why.
@@ -87,14 +102,40 @@ pub struct Choice {
     pub reason: &'static str,
 }
 
+impl fmt::Display for Choice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({})", self.source, self.reason)
+    }
+}
+
 /// This host cannot record the writes of such a guest.
 #[derive(Debug, thiserror::Error)]
-#[error("no way to record the guest's writes: {}", Reasons(.kvm_log, .pagemap_scan))]
-pub struct NoSource {
-    /// Why not with KVM's log; `None` where that could not serve this kind of guest.
-    pub kvm_log: Option<Unavailable>,
-    /// Why not with `PAGEMAP_SCAN`.
-    pub pagemap_scan: Unavailable,
+pub enum NoSource {
+    /// In no way.
+    #[error("no way to record the guest's writes: {}", Reasons(.kvm_log, .pagemap_scan))]
+    None {
+        /// Why not with KVM's log; `None` where that could not serve this kind of guest.
+        kvm_log: Option<Unavailable>,
+        /// Why not with `PAGEMAP_SCAN`.
+        pagemap_scan: Unavailable,
+    },
+    /// Not in the way that was asked for.
+    #[error("the guest's writes can't be recorded by {wanted}: {unavailable}")]
+    NotThisOne {
+        /// What was asked for.
+        wanted: SourceKind,
+        /// Why not.
+        unavailable: Unavailable,
+    },
+    /// KVM was asked for, and the guest has no vCPU of KVM.
+    #[error(
+        "{wanted} see nothing of a guest that is threads of a process: record its writes by {}",
+        SourceKind::PagemapScan
+    )]
+    NoVcpus {
+        /// What was asked for.
+        wanted: SourceKind,
+    },
 }
 
 struct Reasons<'a>(&'a Option<Unavailable>, &'a Unavailable);
@@ -118,8 +159,9 @@ impl KernelReport {
             (GuestKind::Kvm, Ok(_)) => {
                 return Ok(Choice {
                     source: SourceKind::KvmLog,
-                    reason: "reading KVM's log costs 10 µs/GiB, and a vCPU's first write less than \
-                             with page table scans",
+                    reason: "it starts without protecting memory, where rings must; reading it \
+                             costs 10 µs/GiB; and a vCPU's first write costs less than with page \
+                             table scans",
                 });
             }
             (GuestKind::Kvm, Err(unavailable)) => Some(unavailable),
@@ -128,15 +170,38 @@ impl KernelReport {
         match (self.pagemap_scan, guest) {
             (Ok(()), GuestKind::Kvm) => Ok(Choice {
                 source: SourceKind::PagemapScan,
-                reason: "KVM has no log here; page table scans see a vCPU's writes too",
+                reason: "KVM has no log here; they see a vCPU's writes too",
             }),
             (Ok(()), GuestKind::Process) => Ok(Choice {
                 source: SourceKind::PagemapScan,
                 reason: "the guest's writers are threads of this process",
             }),
-            (Err(pagemap_scan), _) => Err(NoSource {
+            (Err(pagemap_scan), _) => Err(NoSource::None {
                 kvm_log,
                 pagemap_scan,
+            }),
+        }
+    }
+
+    /// The source that was asked for, if it serves a guest of this kind here.
+    ///
+    /// # Errors
+    /// When it does not, with what to do.
+    pub fn choose_named(self, wanted: SourceKind, guest: GuestKind) -> Result<Choice, NoSource> {
+        let found = match (wanted, guest) {
+            (SourceKind::PagemapScan, _) => self.pagemap_scan,
+            (_, GuestKind::Process) => return Err(NoSource::NoVcpus { wanted }),
+            (SourceKind::KvmLog, GuestKind::Kvm) => self.kvm_log.map(drop),
+            (SourceKind::KvmRing, GuestKind::Kvm) => self.kvm_ring.map(drop),
+        };
+        match found {
+            Ok(()) => Ok(Choice {
+                source: wanted,
+                reason: "as asked for",
+            }),
+            Err(unavailable) => Err(NoSource::NotThisOne {
+                wanted,
+                unavailable,
             }),
         }
     }
@@ -145,27 +210,38 @@ impl KernelReport {
 /// Asks the kernel what it can do. Takes well under a millisecond and changes nothing.
 pub fn probe() -> KernelReport {
     KernelReport {
-        kvm_log: probe_kvm(),
+        kvm_log: open_kvm().and_then(|kvm| {
+            let options = kvm::manual_protect_options(kvm.as_fd());
+            options.map(LogMode::from_options).map_err(no_kvm)
+        }),
+        kvm_ring: open_kvm().and_then(|kvm| {
+            let offer = kvm::ring_offer(kvm.as_fd()).map_err(no_kvm)?;
+            offer.map(|offer| offer.bytes_max).ok_or(NO_RING)
+        }),
         pagemap_scan: open_pagemap_scan().map(drop),
     }
 }
 
-fn probe_kvm() -> Result<LogMode, Unavailable> {
-    const PATH: &str = "/dev/kvm";
-    let remedy = "load kvm_intel or kvm_amd, turn on virtualisation, join the group of the device";
-    let no_file = |error| Unavailable::NoFile {
-        path: PATH,
+/// What is missing where KVM has no dirty rings.
+pub(crate) const NO_RING: Unavailable = Unavailable::NoFeature {
+    feature: "KVM_CAP_DIRTY_LOG_RING_ACQ_REL",
+    since: "5.11 on x86, 6.1 elsewhere",
+};
+
+const KVM_PATH: &str = "/dev/kvm";
+
+fn no_kvm(error: io::Error) -> Unavailable {
+    Unavailable::NoFile {
+        path: KVM_PATH,
         error,
-        remedy,
-    };
-    let kvm = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .open(PATH)
-        .map_err(no_file)?;
-    kvm::manual_protect_options(kvm.as_fd())
-        .map(LogMode::from_options)
-        .map_err(no_file)
+        remedy: "load kvm_intel or kvm_amd, turn on virtualisation, join the group of the device",
+    }
+}
+
+fn open_kvm() -> Result<File, Unavailable> {
+    let mut options = OpenOptions::new();
+    let kvm = options.read(true).write(true).open(KVM_PATH);
+    kvm.map_err(no_kvm)
 }
 
 /// Opens what [`PagemapScan`](crate::PagemapScan) works with.

@@ -116,6 +116,15 @@ impl SharedPageSet {
         }
     }
 
+    /// Takes every page out, and keeps the memory: others may have the set meanwhile.
+    pub(crate) fn remove_all(&self) {
+        for block in self.blocks.iter().filter_map(OnceLock::get) {
+            block
+                .iter()
+                .for_each(|word| word.store(0, Ordering::Release));
+        }
+    }
+
     /// Takes every page out. Nobody else has the set meanwhile.
     pub(crate) fn clear(&mut self) {
         for block in &mut self.blocks {
@@ -181,6 +190,9 @@ mod tests {
             pages_of(&set),
             (500..512).chain(592..600).collect::<Vec<_>>()
         );
+        set.remove_all();
+        assert!(pages_of(&set).is_empty());
+        set.insert_range(range(500, 600));
         set.clear();
         assert!(pages_of(&set).is_empty());
     }

@@ -44,6 +44,12 @@ impl DirtySource for Union {
             .fold(Ok(()), Result::and)
     }
 
+    /// Those of the first source that tells vCPUs apart.
+    fn vcpu_pages(&self) -> Vec<PageCount> {
+        let mut all = self.0.iter().map(|source| source.vcpu_pages());
+        all.find(|pages| !pages.is_empty()).unwrap_or_default()
+    }
+
     fn overhead_bytes(&self) -> usize {
         self.0.iter().map(|source| source.overhead_bytes()).sum()
     }

@@ -7,13 +7,13 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use common::guest::Guest;
+use common::guest::{Guest, VCPUS};
 use common::memory::HostMemory;
 use common::writer::DATA;
 use common::{World, map};
 use limosa_dirty::{
-    HarvestError, KvmLog, LogMode, PagemapScan, Presence, Script, Union, VmmWrites, WriteRecorder,
-    probe,
+    HarvestError, KvmLog, KvmRing, LogMode, PagemapScan, Presence, RingSetup, Script, Union,
+    VcpuWrites, VmmWrites, WriteRecorder, probe,
 };
 use limosa_pages::{ChunkPages, PageCount, PageIndex, PageRange, PageSet};
 
@@ -258,6 +258,102 @@ fn kvm_log_manual() {
 #[test]
 fn kvm_log_that_reading_clears() {
     kvm_log_conforms(LogMode::ReadClears, 1);
+}
+
+fn guest_with_rings(memory: &HostMemory, bytes: u64) -> Option<Guest> {
+    let Some(guest) = Guest::with_rings(memory, map().regions(), bytes) else {
+        println!("SKIPPED: {:?}", probe().kvm_log);
+        return None;
+    };
+    match guest {
+        Ok(guest) => Some(guest),
+        Err(HarvestError::Unavailable(unavailable)) => {
+            println!("SKIPPED: {unavailable}");
+            None
+        }
+        Err(error) => panic!("{error}"),
+    }
+}
+
+fn kvm_ring_conforms(ring_bytes: u64) {
+    let memory = memory();
+    let Some(guest) = guest_with_rings(&memory, ring_bytes) else {
+        return;
+    };
+    let rings = guest.rings().unwrap();
+    let source = Box::new(KvmRing::new(rings.clone()).unwrap());
+    let refused = KvmRing::new(rings.clone()).err();
+    assert!(
+        matches!(refused, Some(HarvestError::DirtyRingsTaken)),
+        "{refused:?}"
+    );
+    let mut world = World::new(memory, source).with_guest(guest);
+    conforms(&mut world);
+    drop(world);
+    let writes = rings.writes();
+    println!("{writes:?}");
+    assert_eq!(writes.len(), VCPUS);
+    assert!(writes[0].pages.get() > 1000, "{writes:?}");
+    assert_eq!(writes[1], VcpuWrites::default(), "it never ran");
+    assert!(KvmRing::new(rings).is_ok(), "the rings are free again");
+}
+
+#[test]
+fn kvm_ring() {
+    kvm_ring_conforms(RingSetup::BYTES_DEFAULT);
+}
+
+/// More pages are written than such a ring has room for, and nobody empties it meanwhile but the
+/// vCPU's own thread.
+#[test]
+fn kvm_ring_that_gets_full() {
+    let memory = memory();
+    let Some(guest) = guest_with_rings(&memory, RingSetup::BYTES_MIN) else {
+        return;
+    };
+    let rings = guest.rings().unwrap();
+    let source = Box::new(KvmRing::new(rings.clone()).unwrap());
+    let mut world = World::new(memory, source).with_guest(guest);
+    world.start();
+    world.drain();
+    let before = rings.writes()[0].pages.get();
+    for page in DATA.iter() {
+        world.write(page);
+    }
+    let told = rings.writes()[0].pages.get() - before;
+    let exits = rings.writes()[0].full_exits;
+    // Each time that the ring was emptied, the control block is written anew, too.
+    assert!(
+        (2048..=2052 + 4 * exits).contains(&told),
+        "{told}, {exits} exits"
+    );
+    assert_eq!(world.harvest().count(), DATA.count());
+    assert_eq!(world.source.vcpu_pages()[0].get(), before + told);
+    assert!(rings.writes()[0].full_exits > 0, "{:?}", rings.writes());
+    world.drain();
+    assert!(world.stale().is_empty());
+    drop(world);
+    kvm_ring_conforms(RingSetup::BYTES_MIN);
+}
+
+#[test]
+fn union_of_the_rings_and_the_vmms_writes() {
+    let memory = memory();
+    let Some(guest) = guest_with_rings(&memory, RingSetup::BYTES_DEFAULT) else {
+        return;
+    };
+    let recorder = WriteRecorder::new(&map());
+    let ring = KvmRing::new(guest.rings().unwrap()).unwrap();
+    let source = Union::new(vec![
+        Box::new(ring),
+        Box::new(VmmWrites::beside(recorder.clone())),
+    ]);
+    let world = World::new(memory, Box::new(source));
+    conforms(
+        &mut world
+            .with_guest(guest)
+            .with_thread(move |page| recorder.record(one(page))),
+    );
 }
 
 #[test]

@@ -10,8 +10,8 @@ use common::memory::HostMemory;
 use common::writer::DATA;
 use common::{World, map};
 use limosa_dirty::{
-    Choice, DirtySource, GuestKind, HarvestError, KernelReport, LogMode, Mapping, PagemapScan,
-    Presence, SourceKind, Unavailable, huge_use, present_pages, probe,
+    Choice, DirtySource, GuestKind, HarvestError, KernelReport, LogMode, Mapping, NoSource,
+    PagemapScan, Presence, SourceKind, Unavailable, huge_use, present_pages, probe,
 };
 use limosa_pages::{CHUNK_PAGES, ChunkPages, PageCount, PageIndex, PageRange, PageSet};
 
@@ -283,6 +283,7 @@ fn no_kvm() -> Unavailable {
 fn the_choice_follows_from_the_report() {
     let report = |kvm_log, pagemap_scan| KernelReport {
         kvm_log,
+        kvm_ring: Err(no_kvm()),
         pagemap_scan,
     };
     let source = |choice: Choice| choice.source;
@@ -314,5 +315,38 @@ fn the_choice_follows_from_the_report() {
     let none = report(Ok(mode), Err(missing()))
         .choose(GuestKind::Process)
         .unwrap_err();
-    assert!(none.kvm_log.is_none());
+    assert!(
+        matches!(none, NoSource::None { kvm_log: None, .. }),
+        "{none}"
+    );
+}
+
+#[test]
+fn what_is_asked_for_is_had_or_refused_with_a_remedy() {
+    let report = || KernelReport {
+        kvm_log: Err(no_kvm()),
+        kvm_ring: Ok(1 << 20),
+        pagemap_scan: Ok(()),
+    };
+    for (wanted, guest) in [
+        (SourceKind::KvmRing, GuestKind::Kvm),
+        (SourceKind::PagemapScan, GuestKind::Kvm),
+        (SourceKind::PagemapScan, GuestKind::Process),
+    ] {
+        let choice = report().choose_named(wanted, guest).unwrap();
+        assert_eq!(choice.source, wanted);
+        assert!(choice.to_string().contains("asked for"), "{choice}");
+    }
+    let text = |wanted, guest| {
+        report()
+            .choose_named(wanted, guest)
+            .unwrap_err()
+            .to_string()
+    };
+    let missing = text(SourceKind::KvmLog, GuestKind::Kvm);
+    assert!(missing.contains("load kvm_amd"), "{missing}");
+    for wanted in [SourceKind::KvmLog, SourceKind::KvmRing] {
+        let senseless = text(wanted, GuestKind::Process);
+        assert!(senseless.contains("page table scans"), "{senseless}");
+    }
 }

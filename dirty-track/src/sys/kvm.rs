@@ -2,6 +2,7 @@
 //! `log.rs`.
 
 use std::io;
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use limosa_pages::PageRange;
@@ -24,10 +25,10 @@ impl Slot {
     /// the first kind, and KVM keeps no log of the second.
     ///
     /// # Safety
-    /// The VM that a [`KvmLog`](crate::KvmLog) is given this slot for has a slot with exactly these
-    /// properties, and keeps it for as long as that log records. KVM offers no call that changes a
-    /// slot's flags only: for a slot that it does not have, the same call hands the memory at
-    /// `host_address` to the guest.
+    /// The VM that a [`KvmLog`](crate::KvmLog) or [`VcpuRings`](crate::VcpuRings) are given this
+    /// slot for has a slot with exactly these properties, and keeps it for as long as they record.
+    /// KVM offers no call that changes a slot's flags only: for a slot that it does not have, the
+    /// same call hands the memory at `host_address` to the guest.
     pub unsafe fn new(id: u32, pages: PageRange, host_address: u64) -> Self {
         Self {
             id,
@@ -64,6 +65,10 @@ pub(crate) enum Logging {
 const KVMIO: u8 = 0xAE;
 const KVM_CHECK_EXTENSION: u64 = (KVMIO as u64) << 8 | 0x03;
 const KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2: u32 = 168;
+/// `KVM_CAP_DIRTY_LOG_RING_ACQ_REL` (Linux 6.1), and `KVM_CAP_DIRTY_LOG_RING` (5.11), which only
+/// x86 has and whose protocol is the same there.
+const RING_CAPS: [u32; 2] = [223, 192];
+const KVM_RESET_DIRTY_RINGS: u64 = (KVMIO as u64) << 8 | 0xc7;
 
 /// `struct kvm_userspace_memory_region`
 #[repr(C)]
@@ -101,14 +106,67 @@ struct ClearDirtyLog {
     dirty_bitmap: *const u64,
 }
 
+/// While it lives, signals to this thread wait.
+struct SignalsBlocked {
+    before: libc::sigset_t,
+}
+
+impl SignalsBlocked {
+    fn new() -> io::Result<Self> {
+        let (mut all, mut before) = (MaybeUninit::uninit(), MaybeUninit::uninit());
+        // SAFETY: the call fills the set, which is a plain local value.
+        unsafe { libc::sigfillset(all.as_mut_ptr()) };
+        let (how, all) = (libc::SIG_SETMASK, all.as_ptr());
+        // SAFETY: both sets are local values; the first was filled above.
+        match unsafe { libc::pthread_sigmask(how, all, before.as_mut_ptr()) } {
+            0 => Ok(Self {
+                // SAFETY: the call succeeded, and has filled the set.
+                before: unsafe { before.assume_init() },
+            }),
+            error => Err(io::Error::from_raw_os_error(error)),
+        }
+    }
+}
+
+impl Drop for SignalsBlocked {
+    fn drop(&mut self) {
+        let nowhere = std::ptr::null_mut();
+        // SAFETY: the set is the one that the thread had.
+        unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const self.before, nowhere) };
+    }
+}
+
 /// What `KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2` can do: bit 0 for clearing apart from reading, bit 1
 /// for logs that begin with every bit set; 0 where the kernel has neither. `fd` is a VM's, or
 /// `/dev/kvm` itself.
 pub(crate) fn manual_protect_options(fd: BorrowedFd<'_>) -> io::Result<u64> {
-    let capability = libc::c_ulong::from(KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2);
+    check_extension(fd, KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2)
+}
+
+/// The largest dirty ring in bytes, and the capability that turns it on; `None` where the kernel
+/// has none. `fd` is a VM's, or `/dev/kvm` itself.
+pub(crate) fn ring_offer(fd: BorrowedFd<'_>) -> io::Result<Option<RingOffer>> {
+    for cap in RING_CAPS {
+        let bytes_max = check_extension(fd, cap)?;
+        if bytes_max != 0 {
+            return Ok(Some(RingOffer { cap, bytes_max }));
+        }
+    }
+    Ok(None)
+}
+
+fn check_extension(fd: BorrowedFd<'_>, capability: u32) -> io::Result<u64> {
+    let capability = libc::c_ulong::from(capability);
     // SAFETY: this request takes a number, and nothing in this process is written.
     let result = unsafe { libc::ioctl(fd.as_raw_fd(), KVM_CHECK_EXTENSION as _, capability) };
     u64::try_from(result).map_err(|_| io::Error::last_os_error())
+}
+
+/// A dirty ring that KVM can give each vCPU.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RingOffer {
+    cap: u32,
+    pub(crate) bytes_max: u64,
 }
 
 /// A VM's file descriptor. It keeps the VM alive.
@@ -126,15 +184,41 @@ impl Vm {
     /// Chooses what reading a log does to it, by the bits of [`manual_protect_options`]. Doing so
     /// again is allowed, but logs that are on keep the bits that they have.
     pub(crate) fn set_manual_protect(&self, options: u64) -> io::Result<()> {
+        self.enable(KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2, options)
+    }
+
+    /// Gives each vCPU that is made from now on a ring of `bytes`, a power of two.
+    pub(crate) fn enable_ring(&self, offer: RingOffer, bytes: u64) -> io::Result<()> {
+        self.enable(offer.cap, bytes)
+    }
+
+    fn enable(&self, cap: u32, option: u64) -> io::Result<()> {
         let mut argument = EnableCap {
-            cap: KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2,
+            cap,
             flags: 0,
-            args: [options, 0, 0, 0],
+            args: [option, 0, 0, 0],
             pad: [0; 64],
         };
         const KVM_ENABLE_CAP: u64 = request::<EnableCap>(Direction::Write, KVMIO, 0xa3);
         // SAFETY: the argument is of the request's type and holds no pointer.
         unsafe { ioctl(self.0.as_fd(), KVM_ENABLE_CAP, &mut argument) }.map(drop)
+    }
+
+    /// Protects the pages of every ring's collected entries again, and gives the entries back.
+    ///
+    /// A signal that comes meanwhile makes Linux 6.16 and later return early: without an error, and
+    /// with up to 64 entries given back whose pages were *not* protected, so that writes to them
+    /// are lost. Hence signals wait until it is done; a vCPU's thread, which gets one when it is
+    /// called out, comes here too. Source: `kvm_dirty_ring_reset` in Linux virt/kvm/dirty_ring.c.
+    pub(crate) fn reset_rings(&self) -> io::Result<()> {
+        let _blocked = SignalsBlocked::new()?;
+        // SAFETY: this request takes no argument, and touches no memory but the rings, which are
+        // read and written as atomics.
+        let result = unsafe { libc::ioctl(self.0.as_raw_fd(), KVM_RESET_DIRTY_RINGS as _, 0) };
+        if result < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(())
     }
 
     /// Turns the log of `slot` on or off; harmless where it is so already.

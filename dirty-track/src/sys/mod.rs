@@ -7,12 +7,15 @@
 //!   header named there; no other code makes an ioctl.
 //! * Each argument is a local value that outlives the call. A pointer inside it comes from a slice
 //!   that is borrowed across the call, and the length beside it is that slice's.
+//! * A ring that the kernel shares is mapped once, read and written as atomics, and unmapped when
+//!   its last user goes.
 //! * What the kernel returns is checked before it is used as a length.
 #![expect(unsafe_code, reason = "system calls that no safe crate covers")]
 
 pub(crate) mod kvm;
 pub(crate) mod mincore;
 pub(crate) mod pagemap;
+pub(crate) mod ring;
 pub(crate) mod uffd;
 
 use std::io;

@@ -1,18 +1,20 @@
-//! A KVM guest with one vCPU that runs the writer's program in 64-bit user mode: the one mode that
-//! hosts with shadow paging run at full speed. It has no devices and no kernel.
+//! A KVM guest whose vCPUs run the writer's program in 64-bit user mode: the one mode that hosts
+//! with shadow paging run at full speed. It has no devices and no kernel.
 #![expect(
     unsafe_code,
-    reason = "giving memory to a VM, and the guest's program as bytes"
+    reason = "giving memory to a VM, the guest's program as bytes, and signals"
 )]
 
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
-use kvm_bindings::{KVM_MAX_CPUID_ENTRIES, kvm_segment, kvm_userspace_memory_region};
+use kvm_bindings::{
+    KVM_EXIT_DIRTY_RING_FULL, KVM_MAX_CPUID_ENTRIES, kvm_segment, kvm_userspace_memory_region,
+};
 use kvm_ioctls::{Kvm, VcpuExit, VcpuFd, VmFd};
-use limosa_dirty::Slot;
+use limosa_dirty::{HarvestError, RingSetup, Slot, VcpuRings};
 use limosa_pages::{PageIndex, PageRange};
 
 use super::memory::HostMemory;
@@ -20,6 +22,9 @@ use super::writer::Seed;
 
 const CODE: u64 = 0x8000;
 const PAGE_TABLES: u64 = 0x10000;
+
+/// How many vCPUs a guest has; those that are not run do nothing.
+pub(crate) const VCPUS: usize = 2;
 
 // The program of `writer::write_until_told`, for a vCPU: r8 is the control block, rdi the address
 // of the data, r10 the mask of page numbers, r9 the seed, r11 an address without memory,
@@ -73,9 +78,11 @@ unsafe extern "C" {
 pub(crate) struct Guest {
     vm: VmFd,
     slots: Vec<Slot>,
-    /// Until it is run, on a thread of its own.
-    vcpu: Option<VcpuFd>,
+    /// Until they are run, each on a thread of its own.
+    vcpus: Vec<Option<VcpuFd>>,
     host_address: u64,
+    /// Emptied by the vCPU's thread when they are full.
+    rings: Option<Arc<VcpuRings>>,
 }
 
 /// What the guest's program is given.
@@ -116,19 +123,54 @@ impl Guest {
         }
         load_program(memory);
         map_first_gib(memory);
-        let vcpu = vm.create_vcpu(0).expect("a vCPU");
         let cpuid = kvm
             .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
             .expect("CPUID");
-        vcpu.set_cpuid2(&cpuid).expect("CPUID accepted");
+        let vcpus = (0..VCPUS as u64).map(|index| {
+            let vcpu = vm.create_vcpu(index).expect("a vCPU");
+            vcpu.set_cpuid2(&cpuid).expect("CPUID accepted");
+            Some(vcpu)
+        });
         let guest = Self {
+            vcpus: vcpus.collect(),
             vm,
             slots,
-            vcpu: Some(vcpu),
             host_address: memory.address(),
+            rings: None,
         };
         guest.set_flags(0);
         Some(guest)
+    }
+
+    /// A guest whose vCPUs have a dirty ring of `bytes` each.
+    pub(crate) fn with_rings(
+        memory: &HostMemory,
+        regions: &[PageRange],
+        bytes: u64,
+    ) -> Option<Result<Self, HarvestError>> {
+        let mut setup = None;
+        let mut guest = Self::prepared(memory, regions, |vm| {
+            // SAFETY: the VM's descriptor is open for as long as the VM is borrowed.
+            let fd = unsafe { BorrowedFd::borrow_raw(vm.as_raw_fd()) };
+            setup = Some(RingSetup::enable(fd, bytes));
+        })?;
+        let made = setup.expect("the VM was prepared").and_then(|setup| {
+            let vcpus = guest.vcpus.iter().map(|vcpu| {
+                let vcpu = vcpu.as_ref().expect("the guest was not run yet");
+                // SAFETY: the vCPU's descriptor is open for as long as the guest is borrowed.
+                unsafe { BorrowedFd::borrow_raw(vcpu.as_raw_fd()) }
+            });
+            let vcpus: Vec<_> = vcpus.collect();
+            VcpuRings::new(guest.fd(), setup, &vcpus, guest.slots())
+        });
+        Some(made.map(|rings| {
+            guest.rings = Some(rings);
+            guest
+        }))
+    }
+
+    pub(crate) fn rings(&self) -> Option<Arc<VcpuRings>> {
+        self.rings.clone()
     }
 
     pub(crate) fn vm(&self) -> &VmFd {
@@ -161,9 +203,12 @@ impl Guest {
         }
     }
 
-    /// Runs the guest's program on a thread; it ends when the control block says so.
+    /// Runs the guest's program on the next vCPU, on a thread; it ends when the control block says
+    /// so.
     pub(crate) fn spawn(&mut self, memory: Arc<HostMemory>, task: &Task) -> JoinHandle<()> {
-        let mut vcpu = self.vcpu.take().expect("a guest runs once");
+        let index = self.vcpus.iter().position(Option::is_some);
+        let index = index.expect("a vCPU that does not run yet");
+        let mut vcpu = self.vcpus[index].take().expect("a vCPU");
         enter_user_mode(&vcpu);
         let mut registers = vcpu.get_regs().expect("registers");
         registers.rip = CODE;
@@ -174,10 +219,15 @@ impl Guest {
         registers.r9 = task.seed.0;
         registers.r11 = task.hole.address().get();
         vcpu.set_regs(&registers).expect("registers accepted");
+        let rings = self.rings.clone();
         std::thread::spawn(move || {
             loop {
                 match vcpu.run() {
                     Ok(VcpuExit::MmioWrite(..)) => break,
+                    Ok(VcpuExit::Unsupported(KVM_EXIT_DIRTY_RING_FULL)) => {
+                        let rings = rings.as_ref().expect("a ring that is full is there");
+                        rings.make_room(index).expect("room in the ring");
+                    }
                     Err(error) if error.errno() == libc::EINTR => {}
                     other => {
                         eprintln!("the guest ended with {other:?}");
@@ -260,3 +310,50 @@ fn enter_user_mode(vcpu: &VcpuFd) {
     vcpu.set_sregs(&special)
         .expect("special registers accepted");
 }
+
+/// Sends signals that do nothing to some threads, as often as it can, until it is dropped.
+pub(crate) struct Pester {
+    stop: Arc<AtomicBool>,
+    sender: Option<JoinHandle<()>>,
+}
+
+impl Pester {
+    /// Pesters the calling thread.
+    pub(crate) fn me() -> Self {
+        let signal = libc::SIGRTMIN() + 6;
+        let mut action = std::mem::MaybeUninit::<libc::sigaction>::zeroed();
+        // SAFETY: all zeros are a valid action.
+        let action = unsafe { action.assume_init_mut() };
+        // Without SA_RESTART: system calls are interrupted.
+        action.sa_sigaction = nothing as *const () as libc::sighandler_t;
+        // SAFETY: the action is a local value, and its handler does nothing.
+        let installed = unsafe { libc::sigaction(signal, action, std::ptr::null_mut()) };
+        assert_eq!(installed, 0);
+        // SAFETY: the call has no arguments.
+        let thread = unsafe { libc::pthread_self() };
+        let stop = Arc::new(AtomicBool::new(false));
+        let told = stop.clone();
+        let sender = std::thread::spawn(move || {
+            while !told.load(Ordering::SeqCst) {
+                // SAFETY: the thread joins this one before it ends.
+                unsafe { libc::pthread_kill(thread, signal) };
+                (0..200).for_each(|_| std::hint::spin_loop());
+            }
+        });
+        Self {
+            stop,
+            sender: Some(sender),
+        }
+    }
+}
+
+impl Drop for Pester {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::SeqCst);
+        if let Some(sender) = self.sender.take() {
+            let _ = sender.join();
+        }
+    }
+}
+
+extern "C" fn nothing(_: libc::c_int) {}

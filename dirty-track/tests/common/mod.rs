@@ -68,8 +68,19 @@ impl World {
         self
     }
 
-    /// Adds the guest's vCPU as a writer. It is paused.
-    pub(crate) fn with_guest(mut self, mut guest: Guest) -> Self {
+    /// Adds one of the guest's vCPUs as a writer. It is paused.
+    pub(crate) fn with_guest(self, guest: Guest) -> Self {
+        self.with_vcpus(guest, 1)
+    }
+
+    /// Adds the guest's vCPUs as writers. They are paused.
+    pub(crate) fn with_vcpus(mut self, mut guest: Guest, count: usize) -> Self {
+        (0..count).for_each(|_| self.add_vcpu(&mut guest));
+        self.guest = Some(guest);
+        self
+    }
+
+    fn add_vcpu(&mut self, guest: &mut Guest) {
         let writer = self.writers.len();
         let control = Control::new(&self.memory, writer);
         control.pause(self.pause_count);
@@ -81,8 +92,6 @@ impl World {
             hole: HOLE,
         };
         self.writers.push(guest.spawn(self.memory.clone(), &task));
-        self.guest = Some(guest);
-        self
     }
 
     fn controls(&self) -> impl Iterator<Item = Control<'_>> {
