@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use limosa::{GuestError, Rehearsal, SourceGuest, TargetGuest, TargetHost, TargetPolicy};
+use limosa::{GuestError, Rehearsal, Slowdown, SourceGuest, TargetGuest, TargetHost, TargetPolicy};
 use limosa_dirty::DirtySource;
 use limosa_pipeline::GuestMemory;
 use limosa_wire::{Offer, StateSection};
@@ -43,6 +43,10 @@ macro_rules! embed {
                 let rehearsal = exported.map_err(GuestError::new)?;
                 resumed.map_err(GuestError::new)?;
                 Ok(Some(rehearsal))
+            }
+
+            fn slow(&mut self, slowdown: Slowdown) -> Result<(), GuestError> {
+                <$guest>::slow(self, slowdown).map_err(GuestError::new)
             }
 
             fn pause(&mut self) -> Result<(), GuestError> {

@@ -68,6 +68,19 @@ pub enum ShimError {
     /// An offer that this kind of guest can't take.
     #[error("the offer is of a guest that can't live here: {0}")]
     Offer(String),
+    /// This host can't record the writes to its memory as asked.
+    #[error(transparent)]
+    Tracking(#[from] limosa_dirty::NoSource),
+    /// It can't be held back in that way.
+    #[error(
+        "{tracking} can't tell what each vCPU dirties, so no vCPU can be held to a limit: start \
+         the guest on KVM with its writes tracked by the dirty rings (--tracking ring), or hold \
+         it back by a duty cycle"
+    )]
+    NoLimit {
+        /// How its writes are recorded.
+        tracking: limosa_dirty::SourceKind,
+    },
     /// Writes to its memory can't be recorded.
     #[error(transparent)]
     Harvest(#[from] limosa_dirty::HarvestError),

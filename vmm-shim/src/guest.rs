@@ -5,16 +5,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kvm_ioctls::Kvm;
+use limosa::Slowdown;
 use limosa_compat::GuestCpu;
-use limosa_dirty::{DirtySource, Union, VmmWrites, WriteRecorder};
+use limosa_dirty::{
+    Choice, DirtySource, GuestKind, KvmRing, PagemapScan, SourceKind, Union, VcpuRings, VmmWrites,
+    WriteRecorder,
+};
 use limosa_payload::{GuestProbe, Image};
 use limosa_wire::{Offer, StateSection};
 
+use crate::brake::{Meter, Regulator};
 use crate::devices::Devices;
 use crate::error::{ShimError, Stage};
 use crate::host_view::HostView;
 use crate::memory::GuestRam;
-use crate::pages::{GuestPages, presence};
+use crate::pages::{GuestPages, mappings, presence};
 use crate::spec::{Enforcement, GuestSpec};
 use crate::state::{MachineState, msrs, section_kinds};
 use crate::threads::{RunState, Threads};
@@ -35,6 +40,9 @@ pub struct KvmGuest {
     devices: Arc<Devices>,
     pages: Arc<GuestPages>,
     recorder: WriteRecorder,
+    tracking: Choice,
+    /// Of all vCPUs, where they record what they write.
+    rings: Option<Arc<VcpuRings>>,
     /// The registers that travel.
     msrs: Vec<u32>,
     cpu: GuestCpu,
@@ -47,23 +55,32 @@ struct Blank {
     vm: Vm,
     vcpus: Vec<Vcpu>,
     devices: Arc<Devices>,
+    tracking: Choice,
+    rings: Option<Arc<VcpuRings>>,
 }
 
 impl Blank {
-    fn new(ram: GuestRam, vcpu_count: u16) -> Result<Self, ShimError> {
+    fn new(ram: GuestRam, vcpu_count: u16, tracking: Choice) -> Result<Self, ShimError> {
         let kvm = vm::open_kvm()?;
         let vm = Vm::new(&kvm, Arc::new(ram))?;
         let devices = Arc::new(Devices::default());
-        let vcpus = (0..).zip(vm.create_vcpus(&kvm, vcpu_count)?);
-        let vcpus = vcpus.map(|(index, fd)| {
+        let setup = match tracking.source {
+            SourceKind::KvmRing => Some(vm.enable_rings()?),
+            SourceKind::KvmLog | SourceKind::PagemapScan => None,
+        };
+        let vcpus = vm.create_vcpus(&kvm, vcpu_count)?;
+        let rings = setup.map(|setup| vm.rings(setup, &vcpus)).transpose()?;
+        let vcpus = (0..).zip(vcpus).map(|(index, fd)| {
             let (devices, ram) = (Arc::clone(&devices), Arc::clone(vm.ram()));
-            Vcpu::new(fd, index, vm.xsave_bytes(), devices, ram)
+            Vcpu::new(fd, index, vm.xsave_bytes(), devices, ram).with_rings(rings.clone())
         });
         Ok(Self {
             vcpus: vcpus.collect(),
             kvm,
             vm,
             devices,
+            tracking,
+            rings,
         })
     }
 
@@ -82,6 +99,8 @@ impl Blank {
             devices: self.devices,
             pages,
             recorder,
+            tracking: self.tracking,
+            rings: self.rings,
             msrs,
             cpu,
             stage,
@@ -98,13 +117,15 @@ impl KvmGuest {
         // Refused before anything is made.
         spec.params(0)?;
         let map = layout::memory_map(spec.memory_bytes)?;
+        vm::open_kvm()?;
+        let tracking = spec.tracking.settle(GuestKind::Kvm)?;
         let chosen = cpu::choose(&vm::open_kvm()?, &spec.cpu)?;
         if spec.cpu.enforcement == Enforcement::Strict {
             cpu::check_memory(&chosen.processor, &map)?;
         }
         let (backing, huge_pages) = (spec.backing, spec.huge_pages);
         let ram = GuestRam::with_room(map.clone(), backing, huge_pages, spec.room())?;
-        let mut blank = Blank::new(ram, spec.vcpu_count)?;
+        let mut blank = Blank::new(ram, spec.vcpu_count, tracking)?;
         blank.vm.settle()?;
         let image = Image::embedded()?;
         let cpu = cpu::give(&blank.kvm, &mut blank.vcpus, &chosen, &spec.cpu)?;
@@ -124,8 +145,12 @@ impl KvmGuest {
     ///
     /// # Errors
     /// [`ShimError`], when the host has no room or refuses.
-    pub(crate) fn arriving(ram: GuestRam, cpu: GuestCpu) -> Result<Self, ShimError> {
-        let blank = Blank::new(ram, cpu.vcpu_count)?;
+    pub(crate) fn arriving(
+        ram: GuestRam,
+        cpu: GuestCpu,
+        tracking: Choice,
+    ) -> Result<Self, ShimError> {
+        let blank = Blank::new(ram, cpu.vcpu_count, tracking)?;
         blank.into_guest(cpu, Stage::Arriving)
     }
 
@@ -164,6 +189,40 @@ impl KvmGuest {
     #[must_use]
     pub fn view(&self) -> HostView {
         HostView::new(Arc::clone(self.pages.ram()), self.recorder.clone())
+    }
+
+    /// How the writes to its memory are recorded here, and why so.
+    #[must_use]
+    pub const fn tracking(&self) -> Choice {
+        self.tracking
+    }
+
+    /// Holds it back, or lets it go again, until the next pause.
+    ///
+    /// A duty cycle holds all vCPUs at once. A limit looks every 0.5 ms at what each vCPU has
+    /// dirtied, while its writes are recorded, and holds one that is ahead of its quota for at most
+    /// a second at a time.
+    ///
+    /// # Errors
+    /// [`ShimError::NoLimit`] for a limit where its writes are not tracked by the dirty rings;
+    /// [`ShimError::Stage`] while it does not run; [`ShimError::Threads`].
+    pub fn slow(&mut self, slowdown: Slowdown) -> Result<(), ShimError> {
+        let regulator = match (slowdown, &self.rings) {
+            (Slowdown::None, _) => None,
+            (Slowdown::DutyCycle { run_permille }, _) => Some(Regulator::duty(run_permille)),
+            (Slowdown::DirtyLimit { bytes_per_second }, Some(rings)) => {
+                let meter = Arc::clone(rings) as Arc<dyn Meter>;
+                Some(Regulator::limit(bytes_per_second, meter))
+            }
+            (Slowdown::DirtyLimit { .. }, None) => {
+                let tracking = self.tracking.source;
+                return Err(ShimError::NoLimit { tracking });
+            }
+        };
+        if self.stage != Stage::Running && regulator.is_some() {
+            return Err(stage_error(self.stage, "held back"));
+        }
+        Ok(self.threads.regulate(regulator)?)
     }
 
     /// Stops every vCPU, completes what their last exits began, and returns when all stand still.
@@ -266,10 +325,18 @@ impl KvmGuest {
     /// When KVM can't record writes.
     pub fn dirty_source(&mut self) -> Result<Box<dyn DirtySource>, ShimError> {
         self.vm.settle()?;
-        let log = self.vm.dirty_log()?;
-        let log = log.with_presence(presence(self.pages.ram()));
+        let ram = self.pages.ram();
+        let vcpus: Box<dyn DirtySource> = match (self.tracking.source, &self.rings) {
+            (SourceKind::PagemapScan, _) => {
+                Box::new(PagemapScan::new(mappings(ram))?.with_presence(presence(ram)))
+            }
+            (_, Some(rings)) => {
+                Box::new(KvmRing::new(Arc::clone(rings))?.with_presence(presence(ram)))
+            }
+            (_, None) => Box::new(self.vm.dirty_log()?.with_presence(presence(ram))),
+        };
         let own = VmmWrites::beside(self.recorder.clone());
-        Ok(Box::new(Union::new(vec![Box::new(log), Box::new(own)])))
+        Ok(Box::new(Union::new(vec![vcpus, Box::new(own)])))
     }
 
     /// The first vCPU that stopped for good, as an error.

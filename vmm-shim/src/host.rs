@@ -2,6 +2,7 @@
 
 use kvm_ioctls::Kvm;
 use limosa_compat::{HostCpu, restrict};
+use limosa_dirty::{Choice, GuestKind};
 use limosa_wire::{Offer, STREAMS_MAX};
 
 use crate::cpu::{self, Answers, CpuError};
@@ -12,6 +13,7 @@ use crate::process::{self, PROCESS_MACHINE, ProcessGuest};
 use crate::spec::{Backing, HugePages, PROCESS_BYTES_MAX, Populate, Room, VCPU_COUNT_MAX};
 use crate::state::section_kinds;
 use crate::stock::MemoryStock;
+use crate::tracking::Tracking;
 use crate::vm;
 
 /// What a host gives the guests that it takes in.
@@ -34,6 +36,8 @@ pub struct HostSpec {
     pub room: Room,
     /// The host that this one pretends to be, and never more than it truly is. Default none.
     pub pretend: Option<HostCpu>,
+    /// How the writes to guests' memory are recorded here, when they move on.
+    pub tracking: Tracking,
 }
 
 impl Default for HostSpec {
@@ -47,6 +51,7 @@ impl Default for HostSpec {
             populate: Populate::default(),
             room: Room::default(),
             pretend: None,
+            tracking: Tracking::default(),
         }
     }
 }
@@ -56,6 +61,7 @@ impl Default for HostSpec {
 pub struct KvmHost {
     spec: HostSpec,
     memory: MemoryStock,
+    tracking: Choice,
     cpu: HostCpu,
     answers: Answers,
     // Open as long as the host takes guests in: so is the module.
@@ -68,12 +74,13 @@ impl KvmHost {
     ///
     /// # Errors
     /// [`ShimError::Vm`] where there is no KVM, with what to do; [`ShimError::Cpu`];
-    /// [`ShimError::Ram`] where there is no memory.
+    /// [`ShimError::Tracking`]; [`ShimError::Ram`] where there is no memory.
     pub fn new(spec: HostSpec) -> Result<Self, ShimError> {
         let kvm = vm::open_kvm()?;
         let answers = Answers::ask(&kvm)?;
         Ok(Self {
             cpu: pretend(cpu::host_of(&kvm, &answers)?, &spec)?,
+            tracking: spec.tracking.settle(GuestKind::Kvm)?,
             memory: MemoryStock::new(&spec)?,
             spec,
             answers,
@@ -115,7 +122,7 @@ impl KvmHost {
     pub fn prepare(&mut self, offer: &Offer) -> Result<KvmGuest, ShimError> {
         let cpu = offer::accept(offer, KVM_MACHINE, &section_kinds())?;
         let ram = self.memory.take(&offer.map, &self.spec)?;
-        KvmGuest::arriving(ram, cpu)
+        KvmGuest::arriving(ram, cpu, self.tracking)
     }
 }
 
@@ -131,6 +138,7 @@ fn pretend(truth: HostCpu, spec: &HostSpec) -> Result<HostCpu, CpuError> {
 pub struct ProcessHost {
     spec: HostSpec,
     memory: MemoryStock,
+    tracking: Choice,
     cpu: HostCpu,
 }
 
@@ -138,10 +146,12 @@ impl ProcessHost {
     /// Needs nothing of this host but memory.
     ///
     /// # Errors
-    /// [`ShimError::Ram`] where memory is to be populated ahead and there is none.
+    /// [`ShimError::Ram`] where memory is to be populated ahead and there is none;
+    /// [`ShimError::Tracking`].
     pub fn new(spec: HostSpec) -> Result<Self, ShimError> {
         let cpu = process::host(spec.pretend.as_ref())?;
         Ok(Self {
+            tracking: spec.tracking.settle(GuestKind::Process)?,
             memory: MemoryStock::new(&spec)?,
             spec,
             cpu,
@@ -176,6 +186,6 @@ impl ProcessHost {
         let kinds = process::process_section_kinds();
         let cpu = offer::accept(offer, PROCESS_MACHINE, &kinds)?;
         let ram = self.memory.take(&offer.map, &self.spec)?;
-        ProcessGuest::arriving(ram, cpu)
+        ProcessGuest::arriving(ram, cpu, self.tracking)
     }
 }

@@ -34,6 +34,7 @@
 //! In `memory.rs`, `vm.rs`, `vcpu.rs`, `sys.rs` and `sys_kvm.rs`, each with its rules at the top.
 
 mod boot;
+mod brake;
 mod cpu;
 mod devices;
 mod embed;
@@ -52,6 +53,7 @@ mod stock;
 mod sys;
 mod sys_kvm;
 mod threads;
+mod tracking;
 mod vcpu;
 mod vm;
 mod workload;
@@ -62,6 +64,7 @@ pub use guest::{KVM_MACHINE, KvmGuest};
 pub use host::{HostSpec, KvmHost, ProcessHost};
 pub use host_view::HostView;
 pub use layout::memory_map;
+pub use limosa_dirty::GuestKind;
 pub use memory::{GuestRam, RamError};
 pub use pages::GuestPages;
 pub use process::{PROCESS_MACHINE, ProcessGuest, process_section_kinds};
@@ -71,6 +74,7 @@ pub use spec::{
 };
 pub use state::{StateError, section_kinds};
 pub use threads::{PAUSE_MAX, RunState, ThreadError};
+pub use tracking::Tracking;
 pub use vcpu::VcpuFault;
 pub use vm::{VmError, open_kvm};
 pub use workload::Workload;

@@ -9,6 +9,8 @@ use limosa_payload::protocol::{
 };
 use limosa_payload::{ParamsError, Serial, pc_memory};
 
+use crate::tracking::Tracking;
+
 /// The smallest guest: the payload keeps 16 MiB for itself.
 pub const GUEST_BYTES_MIN: u64 = 32 << 20;
 
@@ -155,6 +157,8 @@ pub struct GuestSpec {
     pub workload: WorkloadSpec,
     /// What it sees of the processor.
     pub cpu: CpuSpec,
+    /// How the writes to its memory are recorded while it is here.
+    pub tracking: Tracking,
 }
 
 /// Why no guest can be made of a [`GuestSpec`].
@@ -213,6 +217,7 @@ impl GuestSpec {
             huge_pages: HugePages::default(),
             workload: WorkloadSpec::default(),
             cpu: CpuSpec::default(),
+            tracking: Tracking::default(),
         }
     }
 

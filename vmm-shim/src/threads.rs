@@ -2,14 +2,18 @@
 //! its owner's business, so vCPUs and the threads of a process guest stand still in the same way.
 //!
 //! `Paused → Running → Stopping → Paused`: a thread is *parked* when it has acknowledged, under
-//! the lock, that it does nothing. The guest is paused when every thread is parked.
+//! the lock, that it does nothing. The guest is paused when every thread is parked. A thread that
+//! is held back (`brake.rs`) parks in the same way while the others work, so a pause that comes
+//! meanwhile has nothing to wait for.
 
+use std::fmt::Debug;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use crate::brake::Regulator;
 use crate::sys;
 
 /// The longest that a pause waits for a thread. A thread that comes out later parks all the same.
@@ -21,7 +25,7 @@ const CALL_AGAIN: Duration = Duration::from_millis(20);
 /// What one thread does between two parkings.
 pub(crate) trait Worker: Send + Sync + 'static {
     /// Why it may stop for good.
-    type Fault: Send + 'static;
+    type Fault: Debug + Send + 'static;
 
     /// Forgets earlier [`call_out`](Self::call_out)s. Called under the lock, before the work.
     fn let_in(&self);
@@ -77,90 +81,265 @@ enum Order {
 struct Orders<Fault> {
     order: Order,
     parked: usize,
+    /// Of each thread, whether it is to park although the order is to work.
+    held: Vec<bool>,
+    /// Who decides that; none where all work as they like.
+    regulator: Option<Regulator>,
+    /// Changes with `regulator`.
+    regulator_number: u64,
     faults: Vec<(usize, Fault)>,
+}
+
+impl<Fault> Orders<Fault> {
+    fn regulate(&mut self, regulator: Option<Regulator>) {
+        self.regulator = regulator;
+        self.regulator_number += 1;
+    }
 }
 
 #[derive(Debug)]
 struct Gate<Fault> {
     orders: Mutex<Orders<Fault>>,
-    /// A copy of `order == Work` that is cheap to ask.
-    wanted: AtomicBool,
+    /// Of each thread, whether it may go on with the work that it has begun; cheap to ask. Only the
+    /// thread itself says that it may, when it begins: so one that was called out parks, even if
+    /// it is to work again by then.
+    wanted: Vec<AtomicBool>,
     to_threads: Condvar,
     to_host: Condvar,
+    to_brake: Condvar,
 }
 
 impl<Fault> Gate<Fault> {
+    fn new(count: usize) -> Self {
+        Self {
+            orders: Mutex::new(Orders {
+                order: Order::Park,
+                // Until its thread takes over, a worker stands still anyway.
+                parked: count,
+                held: vec![false; count],
+                regulator: None,
+                regulator_number: 0,
+                faults: Vec::new(),
+            }),
+            wanted: (0..count).map(|_| AtomicBool::new(false)).collect(),
+            to_threads: Condvar::new(),
+            to_host: Condvar::new(),
+            to_brake: Condvar::new(),
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, Orders<Fault>> {
         // Every change under the lock is a single step: a panic leaves no half of one.
         self.orders.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn give(&self, order: Order) -> MutexGuard<'_, Orders<Fault>> {
+    /// Gives an order to all, and lets go of who was held back.
+    fn give(&self, order: Order) {
         let mut orders = self.lock();
         orders.order = order;
-        self.wanted.store(order == Order::Work, Ordering::SeqCst);
+        orders.held.fill(false);
+        orders.regulate(None);
+        if order != Order::Work {
+            let all = self.wanted.iter();
+            all.for_each(|wanted| wanted.store(false, Ordering::SeqCst));
+        }
         self.to_threads.notify_all();
-        orders
+        self.to_brake.notify_all();
     }
+}
+
+/// What all threads of one guest share.
+#[derive(Debug)]
+struct Crew<W: Worker> {
+    gate: Gate<W::Fault>,
+    workers: Vec<Arc<W>>,
+    /// Locked after the gate, never before.
+    handles: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl<W: Worker> Crew<W> {
+    fn handles(&self) -> MutexGuard<'_, Vec<JoinHandle<()>>> {
+        self.handles.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn call_all_out(&self) -> Result<(), ThreadError> {
+        // First every flag, then every signal: the signal of the first must not wait for the last.
+        self.workers.iter().for_each(|worker| worker.call_out());
+        for handle in &*self.handles() {
+            sys::kick(handle).map_err(refused("call a thread out"))?;
+        }
+        Ok(())
+    }
+
+    /// Parks the threads that are to be held back, and lets the others work.
+    ///
+    /// Under the lock of the gate all along: called out late, a thread would leave work that began
+    /// after a pause.
+    fn hold(&self, orders: &mut Orders<W::Fault>, wish: &[bool]) {
+        let handles = self.handles();
+        for (index, &is_to_be_held) in wish.iter().enumerate() {
+            let (Some(held), Some(wanted)) =
+                (orders.held.get_mut(index), self.gate.wanted.get(index))
+            else {
+                continue;
+            };
+            let was_held = std::mem::replace(held, is_to_be_held);
+            if was_held && !is_to_be_held {
+                self.gate.to_threads.notify_all();
+            } else if is_to_be_held && !was_held {
+                wanted.store(false, Ordering::SeqCst);
+                if let Some(worker) = self.workers.get(index) {
+                    worker.call_out();
+                }
+                // A thread that gets no signal comes out by itself in a while.
+                handles.get(index).map(sys::kick);
+            }
+        }
+    }
+
+    /// Holds threads back for as long as there is a regulator, until the end.
+    fn drive_brake(&self) {
+        // Whom it calls out late has run on. Without the privilege that is so on a busy host.
+        sys::run_first().ok();
+        let mut orders = self.gate.lock();
+        while orders.order != Order::End {
+            let number = orders.regulator_number;
+            let Some(meter) = orders.regulator.as_ref().map(Regulator::meter) else {
+                let waited = self.gate.to_brake.wait(orders);
+                orders = waited.unwrap_or_else(PoisonError::into_inner);
+                continue;
+            };
+            // A meter may have to wait, and a pause must not.
+            drop(orders);
+            let pages = meter.map(|meter| meter.pages()).unwrap_or_default();
+            orders = self.gate.lock();
+            if orders.regulator_number != number {
+                continue;
+            }
+            let Some(regulator) = &mut orders.regulator else {
+                continue;
+            };
+            let now = Instant::now();
+            let mut wish = vec![false; self.workers.len()];
+            let again = regulator.look(now, &pages, &mut wish);
+            self.hold(&mut orders, &wish);
+            let longest = again.saturating_duration_since(now);
+            let waited = self.gate.to_brake.wait_timeout(orders, longest);
+            orders = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    /// A thread's life.
+    fn live(&self, index: usize, worker: &W) {
+        let mut may_work = true;
+        loop {
+            let mut orders = self.gate.lock();
+            loop {
+                let held = orders.held.get(index).copied().unwrap_or(false);
+                match orders.order {
+                    Order::End => return,
+                    Order::Work if may_work && !held => break,
+                    Order::Work | Order::Park => {}
+                }
+                let waited = self.gate.to_threads.wait(orders);
+                orders = waited.unwrap_or_else(PoisonError::into_inner);
+            }
+            orders.parked -= 1;
+            if let Some(wanted) = self.gate.wanted.get(index) {
+                wanted.store(true, Ordering::SeqCst);
+            }
+            // Under the lock: an order to park that comes now calls out after this, never before.
+            worker.let_in();
+            drop(orders);
+            let wanted = self.gate.wanted.get(index);
+            let done = worker.work(&|| wanted.is_some_and(|wanted| wanted.load(Ordering::SeqCst)));
+            let mut orders = self.gate.lock();
+            if let Err(fault) = done {
+                orders.faults.push((index, fault));
+                may_work = false;
+            }
+            orders.parked += 1;
+            self.gate.to_host.notify_all();
+        }
+    }
+}
+
+fn refused(what: &'static str) -> impl Fn(io::Error) -> ThreadError {
+    move |source| ThreadError::Refused { what, source }
 }
 
 /// All threads of one guest.
 #[derive(Debug)]
 pub(crate) struct Threads<W: Worker> {
-    gate: Arc<Gate<W::Fault>>,
-    workers: Vec<Arc<W>>,
-    handles: Vec<JoinHandle<()>>,
+    crew: Arc<Crew<W>>,
+    /// That holds the others back; made when that is asked for the first time.
+    brake: Option<JoinHandle<()>>,
 }
 
 impl<W: Worker> Threads<W> {
     /// Starts a thread for each worker; all of them are parked.
     pub(crate) fn spawn(name: &str, workers: Vec<Arc<W>>) -> Result<Self, ThreadError> {
-        let refused = |what| move |source| ThreadError::Refused { what, source };
         sys::install_kick().map_err(refused("install the signal that calls threads out"))?;
-        let gate = Arc::new(Gate {
-            orders: Mutex::new(Orders {
-                order: Order::Park,
-                // Until its thread takes over, a worker stands still anyway.
-                parked: workers.len(),
-                faults: Vec::new(),
-            }),
-            wanted: AtomicBool::new(false),
-            to_threads: Condvar::new(),
-            to_host: Condvar::new(),
-        });
-        let mut threads = Self {
-            gate,
+        let crew = Arc::new(Crew {
+            gate: Gate::new(workers.len()),
             workers,
-            handles: Vec::new(),
-        };
-        for (index, worker) in threads.workers.iter().enumerate() {
-            let (worker, gate) = (Arc::clone(worker), Arc::clone(&threads.gate));
+            handles: Mutex::new(Vec::new()),
+        });
+        // Ends the threads that were made, where one can't be.
+        let threads = Self { crew, brake: None };
+        for (index, worker) in threads.crew.workers.iter().enumerate() {
+            let (worker, crew) = (Arc::clone(worker), Arc::clone(&threads.crew));
             let handle = std::thread::Builder::new()
                 .name(format!("{name}{index}"))
-                .spawn(move || live(index, worker.as_ref(), gate.as_ref()))
+                .spawn(move || crew.live(index, worker.as_ref()))
                 .map_err(refused("start a thread"))?;
-            threads.handles.push(handle);
+            threads.crew.handles().push(handle);
         }
         Ok(threads)
     }
 
     /// The workers; each is free to be locked while its thread is parked.
     pub(crate) fn workers(&self) -> &[Arc<W>] {
-        &self.workers
+        &self.crew.workers
     }
 
     pub(crate) fn state(&self) -> RunState {
-        let orders = self.gate.lock();
+        let orders = self.crew.gate.lock();
         match orders.order {
             Order::Work => RunState::Running,
-            _ if orders.parked == self.workers.len() => RunState::Paused,
+            _ if orders.parked == self.crew.workers.len() => RunState::Paused,
             _ => RunState::Stopping,
         }
     }
 
     /// Sets all threads to work. Those that stopped for good stay parked.
     pub(crate) fn resume(&self) {
-        drop(self.gate.give(Order::Work));
+        self.crew.gate.give(Order::Work);
+    }
+
+    /// Lets `regulator` hold the threads back until the next pause, in place of the one before;
+    /// none lets them work as they like.
+    ///
+    /// # Errors
+    /// [`ThreadError::Refused`], when there is no thread for it.
+    pub(crate) fn regulate(&mut self, regulator: Option<Regulator>) -> Result<(), ThreadError> {
+        if self.brake.is_none() && regulator.is_some() {
+            let crew = Arc::clone(&self.crew);
+            let brake = std::thread::Builder::new()
+                .name("brake".into())
+                .spawn(move || crew.drive_brake())
+                .map_err(refused("start a thread"))?;
+            self.brake = Some(brake);
+        }
+        let gate = &self.crew.gate;
+        let mut orders = gate.lock();
+        if regulator.is_none() {
+            orders.held.fill(false);
+            gate.to_threads.notify_all();
+        }
+        orders.regulate(regulator);
+        gate.to_brake.notify_all();
+        Ok(())
     }
 
     /// Stops all threads, and returns when the last has parked.
@@ -168,89 +347,59 @@ impl<W: Worker> Threads<W> {
     /// # Errors
     /// [`ThreadError::Stuck`]; the order to park stands all the same.
     pub(crate) fn pause(&self) -> Result<(), ThreadError> {
-        drop(self.gate.give(Order::Park));
-        self.call_all_out()?;
+        let Crew { gate, workers, .. } = &*self.crew;
+        gate.give(Order::Park);
+        self.crew.call_all_out()?;
         let begun = Instant::now();
-        let mut orders = self.gate.lock();
-        while orders.parked < self.workers.len() {
+        let mut orders = gate.lock();
+        while orders.parked < workers.len() {
             if begun.elapsed() > PAUSE_MAX {
                 return Err(ThreadError::Stuck {
-                    missing: self.workers.len() - orders.parked,
-                    all: self.workers.len(),
+                    missing: workers.len() - orders.parked,
+                    all: workers.len(),
                 });
             }
-            let waited = self.gate.to_host.wait_timeout(orders, CALL_AGAIN);
+            let waited = gate.to_host.wait_timeout(orders, CALL_AGAIN);
             let (guard, timed_out) = waited.unwrap_or_else(PoisonError::into_inner);
             orders = guard;
             if timed_out.timed_out() {
                 drop(orders);
-                self.call_all_out()?;
-                orders = self.gate.lock();
+                self.crew.call_all_out()?;
+                orders = gate.lock();
             }
-        }
-        Ok(())
-    }
-
-    fn call_all_out(&self) -> Result<(), ThreadError> {
-        // First every flag, then every signal: the signal of the first must not wait for the last.
-        self.workers.iter().for_each(|worker| worker.call_out());
-        for handle in &self.handles {
-            sys::kick(handle).map_err(|source| ThreadError::Refused {
-                what: "call a thread out",
-                source,
-            })?;
         }
         Ok(())
     }
 
     /// What stopped a worker for good, by its number; the first that happened comes first.
     pub(crate) fn faults<T>(&self, look: impl FnOnce(&[(usize, W::Fault)]) -> T) -> T {
-        look(&self.gate.lock().faults)
+        look(&self.crew.gate.lock().faults)
     }
 
     /// The CPU time that each thread has used.
     pub(crate) fn cpu_times(&self) -> Vec<Duration> {
-        let times = self.handles.iter().map(sys::cpu_time);
+        let handles = self.crew.handles();
+        let times = handles.iter().map(sys::cpu_time);
         times.map(Result::unwrap_or_default).collect()
     }
 }
 
 impl<W: Worker> Drop for Threads<W> {
     fn drop(&mut self) {
-        drop(self.gate.give(Order::End));
-        while self.handles.iter().any(|handle| !handle.is_finished()) {
-            self.call_all_out().ok();
+        self.crew.gate.give(Order::End);
+        while self
+            .crew
+            .handles()
+            .iter()
+            .any(|handle| !handle.is_finished())
+        {
+            self.crew.call_all_out().ok();
             std::thread::sleep(Duration::from_micros(200));
         }
-        for handle in self.handles.drain(..) {
+        let handles = std::mem::take(&mut *self.crew.handles());
+        for handle in handles.into_iter().chain(self.brake.take()) {
             handle.join().ok();
         }
-    }
-}
-
-fn live<W: Worker>(index: usize, worker: &W, gate: &Gate<W::Fault>) {
-    let mut may_work = true;
-    loop {
-        let mut orders = gate.lock();
-        while orders.order == Order::Park || (!may_work && orders.order == Order::Work) {
-            let waited = gate.to_threads.wait(orders);
-            orders = waited.unwrap_or_else(PoisonError::into_inner);
-        }
-        if orders.order == Order::End {
-            return;
-        }
-        orders.parked -= 1;
-        // Under the lock: an order to park that comes now calls out after this, never before.
-        worker.let_in();
-        drop(orders);
-        let done = worker.work(&|| gate.wanted.load(Ordering::SeqCst));
-        let mut orders = gate.lock();
-        if let Err(fault) = done {
-            orders.faults.push((index, fault));
-            may_work = false;
-        }
-        orders.parked += 1;
-        gate.to_host.notify_all();
     }
 }
 
@@ -300,6 +449,102 @@ mod tests {
         vec![Arc::new(counter(false, first)), Arc::new(counter(true, 0))]
     }
 
+    fn counts(threads: &Threads<Counter>) -> Vec<u64> {
+        let workers = threads.workers().iter();
+        workers
+            .map(|worker| worker.count.load(Ordering::SeqCst))
+            .collect()
+    }
+
+    fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+        let begun = Instant::now();
+        while !is_so() {
+            assert!(begun.elapsed() < Duration::from_secs(60), "not {what}");
+            std::thread::sleep(Duration::from_micros(100));
+        }
+    }
+
+    /// Both have counted further than they had.
+    fn wait_for_work(threads: &Threads<Counter>) {
+        let before = counts(threads);
+        wait_until("at work", || {
+            let now = counts(threads);
+            now.iter().zip(&before).all(|(now, before)| now > before)
+        });
+    }
+
+    fn are_all_held(threads: &Threads<Counter>) -> bool {
+        let orders = threads.crew.gate.lock();
+        orders.held == [true; 2] && orders.parked == 2
+    }
+
+    /// One thread has dirtied more than it ever may, the other nothing.
+    #[derive(Debug)]
+    struct OneWriter(AtomicU64);
+
+    impl crate::brake::Meter for OneWriter {
+        fn pages(&self) -> Vec<u64> {
+            vec![self.0.fetch_add(1_000_000, Ordering::SeqCst), 0]
+        }
+    }
+
+    #[test]
+    fn who_is_held_back_works_and_rests_in_turns() {
+        let mut threads = Threads::spawn("test", counters(0)).expect("threads");
+        threads.resume();
+        threads.regulate(Some(Regulator::duty(500))).expect("brake");
+        for _ in 0..5 {
+            wait_until("at rest", || are_all_held(&threads));
+            assert_eq!(threads.state(), RunState::Running, "they are not paused");
+            wait_for_work(&threads);
+        }
+        threads.regulate(None).expect("let go");
+        assert_eq!(threads.crew.gate.lock().held, [false; 2]);
+        wait_for_work(&threads);
+    }
+
+    #[test]
+    fn a_pause_finds_those_at_rest_parked_and_forgets_that_they_were_held() {
+        let mut threads = Threads::spawn("test", counters(0)).expect("threads");
+        for permille in [1, 100, 500] {
+            threads.resume();
+            threads
+                .regulate(Some(Regulator::duty(permille)))
+                .expect("brake");
+            wait_until("at rest", || are_all_held(&threads));
+            threads.pause().expect("pause");
+            assert_eq!(threads.state(), RunState::Paused);
+            let before = counts(&threads);
+            std::thread::sleep(Duration::from_millis(15));
+            assert_eq!(counts(&threads), before, "no turn begins in a pause");
+            let orders = threads.crew.gate.lock();
+            assert!(orders.regulator.is_none() && orders.held == [false; 2]);
+            drop(orders);
+            threads.resume();
+            wait_for_work(&threads);
+            threads.pause().expect("pause");
+        }
+    }
+
+    #[test]
+    fn one_is_held_to_a_limit_while_the_other_works_on() {
+        let mut threads = Threads::spawn("test", counters(0)).expect("threads");
+        threads.resume();
+        let meter = Arc::new(OneWriter(AtomicU64::new(0)));
+        let limit = Regulator::limit(1, meter);
+        threads.regulate(Some(limit)).expect("brake");
+        wait_until("held", || {
+            let orders = threads.crew.gate.lock();
+            orders.held == [true, false] && orders.parked == 1
+        });
+        let before = counts(&threads);
+        wait_until("at work", || counts(&threads)[1] > before[1] + 5);
+        assert_eq!(counts(&threads)[0], before[0]);
+        threads.pause().expect("pause");
+        threads.resume();
+        wait_for_work(&threads);
+    }
+
     #[test]
     fn nothing_moves_while_paused() {
         let threads = Threads::spawn("test", counters(0)).expect("threads");
@@ -310,12 +555,6 @@ mod tests {
             std::thread::sleep(Duration::from_micros(300));
             threads.pause().expect("pause");
             assert_eq!(threads.state(), RunState::Paused);
-            let counts = |threads: &Threads<Counter>| -> Vec<u64> {
-                let workers = threads.workers().iter();
-                workers
-                    .map(|worker| worker.count.load(Ordering::SeqCst))
-                    .collect()
-            };
             let before = counts(&threads);
             std::thread::sleep(Duration::from_micros(300));
             assert_eq!(counts(&threads), before);

@@ -14,8 +14,9 @@ use std::io;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use kvm_bindings::{CpuId, Xsave, kvm_cpuid_entry2, kvm_xsave};
+use kvm_bindings::{CpuId, KVM_EXIT_DIRTY_RING_FULL, Xsave, kvm_cpuid_entry2, kvm_xsave};
 use kvm_ioctls::{VcpuExit, VcpuFd};
+use limosa_dirty::VcpuRings;
 use zerocopy::IntoBytes;
 
 use crate::devices::Devices;
@@ -57,6 +58,12 @@ pub enum VcpuFault {
         /// Where.
         address: u64,
     },
+    /// Its dirty ring was full and could not be emptied.
+    #[error("no room in the dirty ring: {error}")]
+    Ring {
+        /// The kernel's answer.
+        error: String,
+    },
     /// `KVM_RUN` failed.
     #[error("KVM_RUN: {}", io::Error::from_raw_os_error(*errno))]
     Run {
@@ -83,6 +90,8 @@ pub(crate) struct Vcpu {
     xsave_bytes: usize,
     native_tsc_khz: u32,
     devices: Arc<Devices>,
+    /// Of all vCPUs, where they record what they write.
+    rings: Option<Arc<VcpuRings>>,
     // What the guest touches while `fd` runs; dropped after it.
     _ram: Arc<GuestRam>,
 }
@@ -104,8 +113,15 @@ impl Vcpu {
             xsave_bytes,
             native_tsc_khz,
             devices,
+            rings: None,
             _ram: ram,
         }
+    }
+
+    /// The same with the dirty rings of its machine.
+    pub(crate) fn with_rings(mut self, rings: Option<Arc<VcpuRings>>) -> Self {
+        self.rings = rings;
+        self
     }
 
     pub(crate) const fn fd(&self) -> &VcpuFd {
@@ -156,6 +172,7 @@ impl Vcpu {
                 return Ok(Stay::Served);
             }
             Ok(VcpuExit::MmioWrite(..)) => return Ok(Stay::Served),
+            Ok(VcpuExit::Unsupported(KVM_EXIT_DIRTY_RING_FULL)) => return self.make_room(),
             Ok(VcpuExit::Intr) => return Ok(Stay::Interrupted),
             Ok(VcpuExit::FailEntry(reason, _)) => return Err(VcpuFault::FailEntry { reason }),
             Ok(VcpuExit::Shutdown) => Exit::Shutdown,
@@ -168,6 +185,18 @@ impl Vcpu {
             },
         };
         Err(self.fault(exit))
+    }
+
+    fn make_room(&self) -> Result<Stay, VcpuFault> {
+        let Some(rings) = &self.rings else {
+            let exit = "a full dirty ring that nobody asked for".into();
+            return Err(VcpuFault::Unexpected { exit });
+        };
+        let emptied = rings.make_room(self.index.into());
+        emptied.map_err(|error| VcpuFault::Ring {
+            error: error.to_string(),
+        })?;
+        Ok(Stay::Served)
     }
 
     fn fault(&mut self, exit: Exit) -> VcpuFault {

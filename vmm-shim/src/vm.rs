@@ -18,7 +18,7 @@ use kvm_bindings::{
     KVM_API_VERSION, KVM_PIT_SPEAKER_DUMMY, kvm_pit_config, kvm_userspace_memory_region,
 };
 use kvm_ioctls::{Cap, Kvm, VcpuFd, VmFd};
-use limosa_dirty::{HarvestError, KvmLog, Slot};
+use limosa_dirty::{HarvestError, KvmLog, RingSetup, Slot, VcpuRings};
 use limosa_pages::PageRange;
 
 use crate::layout;
@@ -211,16 +211,43 @@ impl Vm {
         usize::try_from(bytes).unwrap_or(0)
     }
 
-    /// KVM's log of what vCPUs write, over all memory.
+    /// KVM's log of what vCPUs write, over all memory. The machine must be settled.
     pub(crate) fn dirty_log(&self) -> Result<KvmLog, HarvestError> {
+        KvmLog::new(self.borrowed(), self.slots())
+    }
+
+    /// Lets KVM give each vCPU a dirty ring, before there is any.
+    pub(crate) fn enable_rings(&self) -> Result<RingSetup, HarvestError> {
+        RingSetup::enable(self.borrowed(), RingSetup::BYTES_DEFAULT)
+    }
+
+    /// The dirty rings of all `vcpus`. Nothing is recorded before the machine is settled.
+    pub(crate) fn rings(
+        &self,
+        setup: RingSetup,
+        vcpus: &[VcpuFd],
+    ) -> Result<Arc<VcpuRings>, HarvestError> {
+        let vcpus = vcpus.iter().map(|vcpu| {
+            // SAFETY: the descriptor is open as long as `vcpus` is borrowed.
+            unsafe { BorrowedFd::borrow_raw(vcpu.as_raw_fd()) }
+        });
+        let vcpus: Vec<_> = vcpus.collect();
+        VcpuRings::new(self.borrowed(), setup, &vcpus, self.slots())
+    }
+
+    fn slots(&self) -> Vec<Slot> {
         let regions = (0..).zip(self.ram.regions());
         let slots = regions.map(|(id, region)| {
-            // SAFETY: these are the slots that the machine was made with, and it keeps them.
+            // SAFETY: these are the slots that the machine is made with, and it keeps them; nobody
+            // gets at a log or a ring before they are all there.
             unsafe { Slot::new(id, region.pages(), region.host_address()) }
         });
+        slots.collect()
+    }
+
+    fn borrowed(&self) -> BorrowedFd<'_> {
         // SAFETY: the descriptor is open as long as `self` is borrowed.
-        let vm = unsafe { BorrowedFd::borrow_raw(self.fd.as_raw_fd()) };
-        KvmLog::new(vm, slots.collect())
+        unsafe { BorrowedFd::borrow_raw(self.fd.as_raw_fd()) }
     }
 
     pub(crate) fn fd(&self) -> &VmFd {

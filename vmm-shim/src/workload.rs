@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use limosa_compat::{CpuidEntry, CpuidTable};
-use limosa_dirty::HugeUse;
+use limosa_dirty::{Choice, HugeUse};
 use limosa_payload::protocol::Phase;
 use limosa_payload::{CheckReport, GuestProbe, VcpuReport};
 
@@ -28,6 +28,9 @@ pub trait Workload {
 
     /// Where it is in its life.
     fn stage(&self) -> Stage;
+
+    /// How the writes to its memory are recorded here, and why so.
+    fn tracking(&self) -> Choice;
 
     /// The first of its vCPUs that stopped for good, as an error.
     ///
@@ -150,6 +153,10 @@ impl Workload for KvmGuest {
 
     fn stage(&self) -> Stage {
         Self::stage(self)
+    }
+
+    fn tracking(&self) -> Choice {
+        Self::tracking(self)
     }
 
     fn fault(&self) -> Result<(), ShimError> {

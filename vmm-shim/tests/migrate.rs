@@ -1,6 +1,7 @@
 //! Whole migrations through the engine, over sockets of this host: the same guest again and again,
 //! on KVM and without it, while it writes.
 
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use limosa::{
@@ -8,7 +9,8 @@ use limosa::{
 };
 use limosa_payload::protocol::{Fill, Pattern, Phase};
 use limosa_shim::{
-    GuestSpec, HostSpec, KvmGuest, KvmHost, ProcessGuest, ProcessHost, Stage, Workload,
+    GuestKind, GuestSpec, HostSpec, KvmGuest, KvmHost, ProcessGuest, ProcessHost, Stage, Tracking,
+    Workload,
 };
 
 mod common;
@@ -32,11 +34,9 @@ where
     G: limosa::SourceGuest + Workload,
     H: TargetHost<Guest = G>,
 {
-    let socket = std::env::temp_dir().join(format!(
-        "limosa-shim-{}-{}",
-        std::process::id(),
-        host_name::<G>().len()
-    ));
+    static SOCKETS: AtomicU32 = AtomicU32::new(0);
+    let (process, number) = (std::process::id(), SOCKETS.fetch_add(1, Ordering::Relaxed));
+    let socket = std::env::temp_dir().join(format!("limosa-shim-{process}-{number}"));
     let endpoint = format!("unix:{}", socket.display())
         .parse()
         .expect("endpoint");
@@ -95,6 +95,27 @@ fn a_guest_on_kvm_moves_thrice() {
     }
     let mut host = KvmHost::new(HostSpec::default()).expect("host");
     move_thrice(KvmGuest::boot(&spec()).expect("boot"), &mut host);
+}
+
+#[test]
+fn a_guest_on_kvm_moves_by_each_tracking() {
+    if common::no_kvm() {
+        return;
+    }
+    for tracking in [Tracking::Log, Tracking::Ring, Tracking::Pagemap] {
+        if let Err(error) = tracking.choose(GuestKind::Kvm) {
+            println!("SKIPPED: {error}");
+            continue;
+        }
+        let host = HostSpec {
+            tracking,
+            ..HostSpec::default()
+        };
+        let mut host = KvmHost::new(host).expect("host");
+        let guest = KvmGuest::boot(&GuestSpec { tracking, ..spec() }).expect("boot");
+        println!("writes recorded by {}", guest.tracking());
+        move_thrice(guest, &mut host);
+    }
 }
 
 #[test]

@@ -9,13 +9,15 @@ mod worker;
 use std::sync::Arc;
 use std::time::Duration;
 
+use limosa::Slowdown;
 use limosa_compat::{CpuidEntry, CpuidTable, GuestCpu, HostCpu, Shaped, TscScaling, shape};
-use limosa_dirty::{DirtySource, PagemapScan, WriteRecorder};
+use limosa_dirty::{Choice, DirtySource, GuestKind, PagemapScan, WriteRecorder};
 use limosa_payload::GuestBytes;
 use limosa_payload::protocol::{PARAMS, Params};
 use limosa_wire::{Offer, SectionKind, StateSection};
 use zerocopy::IntoBytes;
 
+use crate::brake::Regulator;
 use crate::cpu::CpuError;
 use crate::error::{ShimError, Stage};
 use crate::host_view::HostView;
@@ -47,6 +49,7 @@ pub struct ProcessGuest {
     threads: Threads<TaskCell>,
     pages: Arc<GuestPages>,
     recorder: WriteRecorder,
+    tracking: Choice,
     cpu: GuestCpu,
     stage: Stage,
 }
@@ -59,9 +62,10 @@ impl ProcessGuest {
     pub fn boot(spec: &GuestSpec) -> Result<Self, ShimError> {
         let params = spec.process_params(CLOCK_KHZ as u32)?;
         let map = layout::memory_map(spec.memory_bytes)?;
+        let tracking = spec.tracking.settle(GuestKind::Process)?;
         let (backing, huge_pages) = (spec.backing, spec.huge_pages);
         let ram = GuestRam::with_room(map, backing, huge_pages, spec.room())?;
-        let mut guest = Self::make(ram, guest_cpu(spec)?, Stage::Paused)?;
+        let mut guest = Self::make(ram, guest_cpu(spec)?, tracking, Stage::Paused)?;
         guest.view().write(PARAMS, params.as_bytes());
         guest.give_tasks(&params, |index| ThreadState::new(index, params.seed))?;
         guest.resume()?;
@@ -72,11 +76,20 @@ impl ProcessGuest {
     ///
     /// # Errors
     /// [`ShimError`], when the host has no room.
-    pub(crate) fn arriving(ram: GuestRam, cpu: GuestCpu) -> Result<Self, ShimError> {
-        Self::make(ram, cpu, Stage::Arriving)
+    pub(crate) fn arriving(
+        ram: GuestRam,
+        cpu: GuestCpu,
+        tracking: Choice,
+    ) -> Result<Self, ShimError> {
+        Self::make(ram, cpu, tracking, Stage::Arriving)
     }
 
-    fn make(ram: GuestRam, cpu: GuestCpu, stage: Stage) -> Result<Self, ShimError> {
+    fn make(
+        ram: GuestRam,
+        cpu: GuestCpu,
+        tracking: Choice,
+        stage: Stage,
+    ) -> Result<Self, ShimError> {
         let recorder = WriteRecorder::new(ram.map());
         let ram = Arc::new(ram);
         let cell = |_| Arc::new(TaskCell::new(Arc::clone(&ram), None));
@@ -85,6 +98,7 @@ impl ProcessGuest {
             threads: Threads::spawn("guest", cells.collect())?,
             pages: Arc::new(GuestPages::new(ram)),
             recorder,
+            tracking,
             cpu,
             stage,
         })
@@ -124,6 +138,25 @@ impl ProcessGuest {
     #[must_use]
     pub const fn cpu(&self) -> &GuestCpu {
         &self.cpu
+    }
+
+    /// Holds it back, or lets it go again, until the next pause: all threads at once.
+    ///
+    /// # Errors
+    /// As [`KvmGuest::slow`](crate::KvmGuest::slow); it can never be held to a limit.
+    pub fn slow(&mut self, slowdown: Slowdown) -> Result<(), ShimError> {
+        let regulator = match slowdown {
+            Slowdown::None => None,
+            Slowdown::DutyCycle { run_permille } => Some(Regulator::duty(run_permille)),
+            Slowdown::DirtyLimit { .. } => {
+                let tracking = self.tracking.source;
+                return Err(ShimError::NoLimit { tracking });
+            }
+        };
+        if self.stage != Stage::Running && regulator.is_some() {
+            return Err(stage_error(self.stage, "held back"));
+        }
+        Ok(self.threads.regulate(regulator)?)
     }
 
     /// Stops every thread between two steps, and returns when all stand still.
@@ -241,6 +274,10 @@ impl Workload for ProcessGuest {
 
     fn stage(&self) -> Stage {
         self.stage
+    }
+
+    fn tracking(&self) -> Choice {
+        self.tracking
     }
 
     fn fault(&self) -> Result<(), ShimError> {
