@@ -228,6 +228,9 @@ pub(crate) struct TargetArgs {
     /// What the guest's memory is made of here.
     #[arg(long, value_enum, default_value_t = Backing::Anonymous)]
     pub(crate) backing: Backing,
+    /// How the guest's writes are recorded when it moves on from here; as for `run`.
+    #[arg(long, value_enum, default_value_t = TrackingChoice::Auto)]
+    pub(crate) tracking: TrackingChoice,
     /// This side pretends that it takes in what FILE says, and never more than it truly can. A
     /// process guest uses no CPUID: with it, all of FILE.
     #[arg(long, value_name = "FILE")]
@@ -292,6 +295,10 @@ pub(crate) struct GuestArgs {
     /// What guest memory is made of.
     #[arg(long, value_enum, default_value_t = Backing::Anonymous)]
     pub(crate) backing: Backing,
+    /// How its writes are recorded while it moves: by KVM's log, by KVM's dirty ring of each vCPU
+    /// (tells vCPUs apart, and takes longer to start), by page table scans, or what serves best.
+    #[arg(long, value_enum, default_value_t = TrackingChoice::Auto)]
+    pub(crate) tracking: TrackingChoice,
     /// Seed of the guest's contents and of its writes.
     #[arg(long, default_value_t = 1)]
     pub(crate) seed: u64,
@@ -396,6 +403,8 @@ choices! {
     Probe { Sleep, Spin }
     /// What guest memory is made of.
     Backing { Anonymous, Memfd }
+    /// Who records writes.
+    TrackingChoice { Auto, Log, Ring, Pagemap }
     /// Kind of socket.
     Transport { Tcp, Unix }
     /// System-call interface of page streams.
@@ -453,6 +462,7 @@ mod tests {
             "target --listen nowhere",
             "run --codec zip",
             "run --staging maybe",
+            "run --tracking luck",
             "run --splice always",
             "run --bandwidth 0",
             "run --bandwidth fast",

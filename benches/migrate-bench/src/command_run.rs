@@ -153,6 +153,7 @@ pub(crate) fn config_of(args: &RunArgs, bench: &Bench, kind: &str, reason: &str)
         pattern: guest.pattern.clone(),
         probe: guest.probe.clone(),
         backing: guest.backing.clone(),
+        tracking: guest.tracking.clone(),
         transport: args.transport.to_string(),
         link: bench.link_facts(),
         io: bench.io().map(String::from),

@@ -97,6 +97,7 @@ pub(crate) fn conclude(
             source: source.huge_share,
             target: target.and_then(|target| target.huge_share),
         },
+        tracking: figures.map(|figures| figures.tracking.clone()),
         rounds: figures.map_or_else(Vec::new, |figures| figures.rounds.clone()),
         convergence: figures.map(|figures| figures.convergence.clone()),
         timeline: source.timeline.clone(),

@@ -33,6 +33,7 @@ pub(crate) fn guest_order(args: &GuestArgs, kind: &str) -> GuestOrder {
         pattern: args.pattern.to_string(),
         probe: args.probe.to_string(),
         backing: args.backing.to_string(),
+        tracking: args.tracking.to_string(),
         seed: args.seed,
         cpu: CpuOrder::default(),
     }

@@ -25,6 +25,8 @@ pub(crate) struct GuestOrder {
     pub(crate) pattern: String,
     pub(crate) probe: String,
     pub(crate) backing: String,
+    #[serde(default)]
+    pub(crate) tracking: String,
     pub(crate) seed: u64,
     #[serde(default)]
     pub(crate) cpu: CpuOrder,
@@ -145,6 +147,8 @@ pub(crate) enum Order {
         endpoint: String,
         kind: String,
         backing: String,
+        #[serde(default)]
+        tracking: String,
         io: String,
         #[serde(default)]
         staging: String,
@@ -323,6 +327,7 @@ pub(crate) struct MoveFigures {
     pub(crate) rounds: Vec<RoundFigures>,
     pub(crate) overhead_bytes: u64,
     pub(crate) io: String,
+    /// How the guest's writes were recorded, and why so.
     pub(crate) tracking: String,
     /// From the connect until both sides had agreed on the guest's processor.
     pub(crate) handshake_ms: f64,
@@ -369,6 +374,7 @@ mod tests {
             endpoint: "tcp://127.0.0.1:0".into(),
             kind: "kvm".into(),
             backing: "anonymous".into(),
+            tracking: "auto".into(),
             io: "auto".into(),
             staging: "auto".into(),
             digest: false,

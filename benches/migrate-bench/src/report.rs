@@ -41,6 +41,8 @@ pub(crate) struct Config {
     pub(crate) pattern: String,
     pub(crate) probe: String,
     pub(crate) backing: String,
+    #[serde(default)]
+    pub(crate) tracking: String,
     pub(crate) transport: String,
     /// What shapes the link; none of one that is as fast as it can.
     pub(crate) link: Option<LinkFacts>,
@@ -153,6 +155,8 @@ pub(crate) struct Run {
     pub(crate) overhead_bytes: BothSides<Option<u64>>,
     /// Shares, from 0 to 1.
     pub(crate) huge_pages: BothSides<Option<f64>>,
+    /// How the guest's writes were recorded, and why so.
+    pub(crate) tracking: Option<String>,
     pub(crate) rounds: Vec<RoundFigures>,
     /// None of a move that did not complete.
     #[serde(default)]

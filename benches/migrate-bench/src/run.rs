@@ -205,6 +205,7 @@ impl Bench {
             endpoint: self.endpoint(end),
             kind: self.guest.kind.clone(),
             backing: self.guest.backing.clone(),
+            tracking: self.guest.tracking.clone(),
             io: self.link.io.clone(),
             staging: self.link.staging.clone(),
             digest: self.proofs.digest,

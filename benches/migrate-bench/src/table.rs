@@ -23,7 +23,11 @@ pub(crate) fn show(report: &Report) -> String {
     }
     let processor = report.runs.first().map(|run| run.compat.cpu.words());
     let processor = processor.map_or_else(String::new, |words| words + "\n");
-    format!("{}\n{processor}{table}\n{}", heading(report), notes(report))
+    let tracking = report.runs.iter().find_map(|run| run.tracking.as_ref());
+    let tracking =
+        tracking.map_or_else(String::new, |words| format!("writes recorded by {words}\n"));
+    let head = format!("{}\n{processor}{tracking}", heading(report));
+    format!("{head}{table}\n{}", notes(report))
 }
 
 /// A figure's name, how a run shows it, and its median.

@@ -3,6 +3,7 @@
 mod common;
 
 use common::{kinds, run, turn};
+use limosa_shim::{GuestKind, Tracking};
 use serde_json::Value;
 
 /// A small busy guest; what a test adds comes after it.
@@ -72,6 +73,34 @@ fn with_every_fill_and_backing() {
                 ));
             }
         }
+    }
+}
+
+/// There and back: each host tracks as asked.
+#[test]
+fn with_every_tracking() {
+    let _turn = turn();
+    let rings = Tracking::Ring.choose(GuestKind::Kvm);
+    for (kind, tracking, name) in [
+        ("kvm", "auto", "KVM's log"),
+        ("kvm", "log", "KVM's log"),
+        ("kvm", "ring", "KVM's dirty rings"),
+        ("kvm", "pagemap", "page table scans"),
+        ("process", "auto", "page table scans"),
+        ("process", "pagemap", "page table scans"),
+    ] {
+        if !kinds().contains(&kind) {
+            continue;
+        }
+        if let ("ring", Err(error)) = (tracking, &rings) {
+            eprintln!("SKIPPED: {error}");
+            continue;
+        }
+        let line = format!("{SMALL} --guest {kind} --vcpus 2 --hops 2 --tracking {tracking}");
+        let run = completes(&line);
+        let said = run["tracking"].as_str().unwrap();
+        assert!(said.starts_with(name), "{line}: {said}");
+        assert_eq!(said.contains("asked for"), tracking != "auto", "{said}");
     }
 }
 

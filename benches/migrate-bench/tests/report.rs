@@ -38,7 +38,7 @@ const TOP: [(&str, Kind); 6] = [
     ("/summary", Any),
 ];
 
-const CONFIG: [(&str, Kind); 31] = [
+const CONFIG: [(&str, Kind); 32] = [
     ("/guest", OneOf(&["kvm", "process"])),
     ("/guest_reason", Text),
     ("/memory_bytes", Count),
@@ -51,6 +51,7 @@ const CONFIG: [(&str, Kind); 31] = [
     ("/pattern", OneOf(&["random"])),
     ("/probe", OneOf(&["sleep"])),
     ("/backing", OneOf(&["anonymous"])),
+    ("/tracking", OneOf(&["auto"])),
     ("/transport", OneOf(&["tcp"])),
     ("/link", Null),
     ("/io", Text),
@@ -95,7 +96,7 @@ const REFERENCE: [(&str, Kind); 11] = [
 ];
 
 /// Of a completed run.
-const RUN: [(&str, Kind); 67] = [
+const RUN: [(&str, Kind); 68] = [
     ("/outcome", OneOf(&["completed"])),
     ("/custody", OneOf(&["target"])),
     ("/error", Null),
@@ -130,6 +131,7 @@ const RUN: [(&str, Kind); 67] = [
     ("/overhead_bytes/target", Count),
     ("/huge_pages/source", Amount),
     ("/huge_pages/target", Amount),
+    ("/tracking", Text),
     ("/rounds/0/pages", Count),
     ("/rounds/0/wire_bytes", Count),
     ("/rounds/0/ms", Figure),
@@ -166,7 +168,7 @@ const RUN: [(&str, Kind); 67] = [
 ];
 
 /// Of a run that did not complete: what nobody measured is null.
-const CANCELLED_RUN: [(&str, Kind); 11] = [
+const CANCELLED_RUN: [(&str, Kind); 12] = [
     ("/outcome", OneOf(&["cancelled"])),
     ("/custody", OneOf(&["source"])),
     ("/error", Text),
@@ -175,6 +177,7 @@ const CANCELLED_RUN: [(&str, Kind); 11] = [
     ("/downtime_ms/guest", Null),
     ("/wire_bytes", Null),
     ("/pages", Null),
+    ("/tracking", Null),
     ("/throughput_gib_s", Null),
     ("/cpu_s/vcpu_target", Null),
     ("/overhead_bytes/source", Null),

@@ -36,6 +36,17 @@ fn sizes_that_no_guest_can_have() {
 }
 
 #[test]
+fn a_tracking_that_the_guest_cannot_have() {
+    for tracking in ["log", "ring"] {
+        is_usage_error(
+            &format!("run --guest process --tracking {tracking}"),
+            &["--tracking", tracking, "page table scans"],
+        );
+    }
+    is_usage_error("run --tracking luck", &["luck", "--tracking"]);
+}
+
+#[test]
 fn numbers_out_of_range() {
     is_usage_error("run --streams 0", &["--streams", "1 to 64"]);
     is_usage_error("run --streams 65", &["--streams", "1 to 64"]);

@@ -142,6 +142,7 @@ pub(crate) fn target(args: &TargetArgs) -> Result<ExitCode> {
         endpoint: args.listen.to_string(),
         kind: kind.into(),
         backing: args.backing.to_string(),
+        tracking: args.tracking.to_string(),
         io: args.link.io.to_string(),
         staging: args.link.staging.to_string(),
         digest: false,

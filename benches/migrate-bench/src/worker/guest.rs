@@ -2,11 +2,14 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use limosa_compat::GuestCpu;
 use limosa_payload::protocol::{Fill, Pattern, Phase, Probe};
 use limosa_payload::{Histogram, VcpuReport};
-use limosa_shim::{Backing, GuestSpec, HugePages, KvmGuest, ProcessGuest, Workload, WorkloadSpec};
+use limosa_shim::{
+    Backing, GuestKind, GuestSpec, HugePages, KvmGuest, ProcessGuest, Tracking, Workload,
+    WorkloadSpec,
+};
 
 use crate::args::GuestArgs;
 use crate::orders::{check_touched, guest_order};
@@ -80,6 +83,14 @@ pub(crate) fn check_guest(args: &GuestArgs, kind: &str) -> Result<()> {
         "process" => spec.process_params(0)?,
         _ => spec.params(0)?,
     };
+    let kind = match kind {
+        "process" => GuestKind::Process,
+        _ => GuestKind::Kvm,
+    };
+    if spec.tracking != Tracking::Auto {
+        let chosen = spec.tracking.choose(kind);
+        chosen.with_context(|| format!("--tracking {}", args.tracking))?;
+    }
     Ok(())
 }
 
@@ -101,6 +112,16 @@ pub(crate) fn backing(name: &str) -> Backing {
     match name {
         "memfd" => Backing::Memfd,
         _ => Backing::Anonymous,
+    }
+}
+
+/// The tracking of a name; what serves best for any other.
+pub(crate) fn tracking(name: &str) -> Tracking {
+    match name {
+        "log" => Tracking::Log,
+        "ring" => Tracking::Ring,
+        "pagemap" => Tracking::Pagemap,
+        _ => Tracking::Auto,
     }
 }
 
@@ -139,6 +160,7 @@ pub(crate) fn spec_of(order: &GuestOrder) -> Result<GuestSpec> {
             ..WorkloadSpec::default()
         },
         cpu: cpu::spec_of(&order.cpu)?,
+        tracking: tracking(&order.tracking),
     })
 }
 

@@ -129,6 +129,7 @@ impl Host {
                 endpoint,
                 kind,
                 backing,
+                tracking,
                 io,
                 staging,
                 digest,
@@ -142,6 +143,7 @@ impl Host {
                     endpoint,
                     kind,
                     backing,
+                    tracking,
                     io,
                     staging,
                     digest,
@@ -150,13 +152,7 @@ impl Host {
                     room_bytes,
                     pretend: pretend.map(|host| host.0),
                 };
-                let (guest, side) = moving::listen(&wish, cancel, |endpoint| {
-                    say(&Answer::Listening { endpoint });
-                })?;
-                self.guest = guest;
-                Answer::Landed {
-                    side: Box::new(side),
-                }
+                self.take_in(&wish, cancel)?
             }
             Order::Send { endpoint, link } => {
                 let guest = self.guest.as_mut().context("there is no guest to send")?;
@@ -186,6 +182,16 @@ impl Host {
         };
         say(&answer);
         Ok(())
+    }
+
+    fn take_in(&mut self, wish: &moving::Listen, cancel: &CancelToken) -> Result<Answer> {
+        let (guest, side) = moving::listen(wish, cancel, |endpoint| {
+            say(&Answer::Listening { endpoint });
+        })?;
+        self.guest = guest;
+        Ok(Answer::Landed {
+            side: Box::new(side),
+        })
     }
 
     /// What the bare-socket reference asks for.

@@ -22,7 +22,7 @@ use crate::refusal::Reason;
 use crate::report::{Pages, RoundFigures};
 use crate::timeline::Recorder;
 use crate::units::ms;
-use crate::worker::guest::{AnyGuest, backing, quantiles};
+use crate::worker::guest::{AnyGuest, backing, quantiles, tracking};
 use crate::worker::steer::{Hands, policy_named};
 
 /// How often progress is said.
@@ -97,7 +97,10 @@ pub(crate) fn send(
     // What the guest had seen until it was paused: its memory here stands still from then on.
     let stalls = guest.precopy_stalls()?.since(&stalls_before);
     let (figures, ending) = match done {
-        Ok(report) => (Some(figures_of(report)), ending_of(None)),
+        Ok(mut report) => {
+            report.tracking = guest.workload().tracking().to_string();
+            (Some(figures_of(report)), ending_of(None))
+        }
         Err(error) => {
             guest.workload().set_phase(Phase::Quiet)?;
             (None, ending_of(Some(&error)))
@@ -170,6 +173,8 @@ pub(crate) struct Listen {
     pub(crate) endpoint: String,
     pub(crate) kind: String,
     pub(crate) backing: String,
+    /// How the guest's writes are recorded here, when it moves on.
+    pub(crate) tracking: String,
     pub(crate) io: String,
     pub(crate) staging: String,
     pub(crate) digest: bool,
@@ -192,6 +197,7 @@ pub(crate) fn listen(
     let spec = HostSpec::default();
     let spec = HostSpec {
         backing: backing(&wish.backing),
+        tracking: tracking(&wish.tracking),
         huge_pages: HugePages::Advised,
         memory_bytes_max: wish.memory_bytes_max.unwrap_or(spec.memory_bytes_max),
         populate: match wish.populated_bytes {
