@@ -17,24 +17,30 @@ pub const CHUNK_BYTES: usize = CHUNK_PAGES as usize * PAGE_BYTES;
 pub const CHUNK_WORDS: usize = CHUNK_PAGES as usize / WORD_BITS;
 
 /// The number of a chunk: the [`PageIndex`] of its first page, divided by [`CHUNK_PAGES`].
+///
+/// It takes four bytes, so that lists of a guest's chunks are small. That is enough for 8 EiB, far
+/// beyond [`PAGE_END_MAX`](crate::PAGE_END_MAX); all chunks behind that are the one with the last
+/// number, which no guest has.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct ChunkIndex(u64);
+pub struct ChunkIndex(u32);
 
 impl ChunkIndex {
-    /// The chunk numbered `index`.
+    /// The chunk numbered `index`, or the last.
     pub const fn new(index: u64) -> Self {
-        Self(index)
+        if index > u32::MAX as u64 {
+            return Self(u32::MAX);
+        }
+        Self(index as u32)
     }
 
     /// The chunk's number.
     pub const fn get(self) -> u64 {
-        self.0
+        self.0 as u64
     }
 
-    /// The chunk's pages, all 512 of them whether the guest has them or not. A chunk at or beyond
-    /// the last page number loses those without a number.
+    /// The chunk's pages, all 512 of them whether the guest has them or not.
     pub const fn pages(self) -> PageRange {
-        let start = PageIndex::new(self.0.saturating_mul(CHUNK_PAGES));
+        let start = PageIndex::new(self.get() * CHUNK_PAGES);
         PageRange::ordered(start, start.saturating_add(PageCount::new(CHUNK_PAGES)))
     }
 
@@ -124,7 +130,8 @@ impl ChunkPages {
 
     /// Whether no page is in the set.
     pub fn is_empty(&self) -> bool {
-        *self == Self::EMPTY
+        // Not by `==`, which is a call of the C library's.
+        self.0.iter().fold(0, |all, word| all | word) == 0
     }
 
     /// Adds the pages of `other`.

@@ -87,17 +87,18 @@ impl PageRange {
     }
 
     /// The chunks that hold a page of this range, each with the part of the range inside it; in
-    /// order, no part empty.
+    /// order, no part empty. Pages behind the last chunk are left out.
     pub fn chunks(self) -> impl Iterator<Item = (ChunkIndex, Self)> + Clone {
         let first = self.start.chunk().get();
         let end = match self.end.get().checked_sub(1) {
             Some(last) if !self.is_empty() => PageIndex::new(last).chunk().get() + 1,
             _ => first,
         };
-        (first..end).map(move |number| {
+        let parts = (first..end).map(move |number| {
             let chunk = ChunkIndex::new(number);
             (chunk, self.intersect(chunk.pages()))
-        })
+        });
+        parts.filter(|(_, part)| !part.is_empty())
     }
 
     /// The pages, in order.

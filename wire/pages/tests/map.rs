@@ -149,10 +149,14 @@ fn a_range_ends_where_numbers_end() {
             .unwrap()
             .is_empty()
     );
-    let top = ChunkIndex::new(u64::MAX / CHUNK_PAGES);
-    assert_eq!(top.pages().end(), last);
-    assert!(ChunkIndex::new(u64::MAX).pages().is_empty());
-    assert_eq!(range(u64::MAX - 1, u64::MAX).chunks().count(), 1);
+    let top = ChunkIndex::new(u32::MAX.into());
+    assert_eq!(top.pages().end().get(), CHUNK_PAGES << 32);
+    assert!([u64::MAX, 1 << 32].map(ChunkIndex::new) == [top; 2] && last.chunk() == top);
+    assert!(top.pages().start() > PAGE_END_MAX);
+    assert_eq!(range(u64::MAX - 1, u64::MAX).chunks().count(), 0);
+    let end = top.pages().end().get();
+    let around = range(end - 1, end + 1).chunks().collect::<Vec<_>>();
+    assert_eq!(around, [(top, range(end - 1, end))]);
 }
 
 #[test]
@@ -165,7 +169,9 @@ fn addresses_and_pages_agree() {
             PageIndex::from_address(GuestAddress::new(index * 4096 + 4095)),
             page
         );
-        assert_eq!(page.chunk().page(page.offset_in_chunk()), page);
+        let last = ChunkIndex::new(u64::MAX);
+        let again = page.chunk().page(page.offset_in_chunk());
+        assert!(again == page || page.chunk() == last && page > last.pages().start());
     }
     assert_eq!(PageIndex::new(u64::MAX).address().get(), u64::MAX - 4095);
     assert_eq!(PageCount::new(u64::MAX).bytes(), u64::MAX);
