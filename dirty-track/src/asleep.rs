@@ -47,21 +47,7 @@ impl Asleep {
 
     /// The parts of `pages` that no sleeping chunk has, in order.
     pub(crate) fn awake(&self, pages: PageRange) -> impl Iterator<Item = PageRange> {
-        let first = self.runs.partition_point(|run| run.end() <= pages.start());
-        let asleep = self
-            .runs
-            .iter()
-            .skip(first)
-            .map(move |run| run.intersect(pages));
-        let asleep = asleep.take_while(|run| !run.is_empty());
-        let end = PageRange::new(pages.end(), pages.end()).unwrap_or(PageRange::empty());
-        let mut from = pages.start();
-        let parts = asleep.chain([end]).map(move |run| {
-            let awake = PageRange::new(from, run.start());
-            from = run.end();
-            awake.unwrap_or(PageRange::empty())
-        });
-        parts.filter(|awake| !awake.is_empty())
+        awake(&self.runs, pages)
     }
 
     /// Wakes the chunks in which a page is populated now, and hands them to `woken`, in runs.
@@ -88,6 +74,21 @@ impl Asleep {
     }
 }
 
+/// The parts of `pages` that none of `runs` has, which are in order; in order.
+pub(crate) fn awake(runs: &[PageRange], pages: PageRange) -> impl Iterator<Item = PageRange> {
+    let first = runs.partition_point(|run| run.end() <= pages.start());
+    let asleep = runs.iter().skip(first).map(move |run| run.intersect(pages));
+    let asleep = asleep.take_while(|run| !run.is_empty());
+    let end = PageRange::new(pages.end(), pages.end()).unwrap_or(PageRange::empty());
+    let mut from = pages.start();
+    let parts = asleep.chain([end]).map(move |run| {
+        let awake = PageRange::new(from, run.start());
+        from = run.end();
+        awake.unwrap_or(PageRange::empty())
+    });
+    parts.filter(|awake| !awake.is_empty())
+}
+
 fn whole_chunks(pages: PageRange) -> PageRange {
     let first = end_of_chunk(pages.start());
     let beyond = pages.end().chunk().pages().start();
@@ -95,7 +96,7 @@ fn whole_chunks(pages: PageRange) -> PageRange {
 }
 
 /// `page`, or where that is within a chunk, the first page of the next chunk.
-fn end_of_chunk(page: PageIndex) -> PageIndex {
+pub(crate) fn end_of_chunk(page: PageIndex) -> PageIndex {
     match page.offset_in_chunk() {
         0 => page,
         _ => ChunkIndex::new(page.chunk().get() + 1).pages().start(),

@@ -38,7 +38,7 @@
 //! * [`PagemapScan`] sees all that writes through one mapping, in user mode or in the kernel. It
 //!   misses a second mapping of the same memory, and `write(2)` to its file.
 //! * [`VmmWrites`] sees what the VMM records, and misses what it forgets to record.
-//! * [`Script`] plays the writes of a test.
+//! * [`Script`] plays the writes of a test, and [`PlayedLog`] the log of a kernel.
 //!
 //! | per GiB | start | harvest | rearm | stop | a page's first write after its rearm |
 //! |---|---|---|---|---|---|
@@ -86,6 +86,9 @@ mod asleep;
 mod error;
 mod log;
 mod pagemap;
+mod parts;
+mod pending;
+mod played;
 mod presence;
 mod probe;
 mod ring;
@@ -98,6 +101,7 @@ mod vmm_writes;
 pub use error::{HarvestError, Unavailable};
 pub use log::KvmLog;
 pub use pagemap::{Mapping, PagemapScan};
+pub use played::PlayedLog;
 pub use presence::{HugeUse, Presence, huge_use, present_pages};
 pub use probe::{Choice, GuestKind, KernelReport, LogMode, NoSource, SourceKind, probe};
 pub use ring::{KvmRing, RingSetup, VcpuRings, VcpuWrites};

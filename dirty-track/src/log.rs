@@ -3,30 +3,26 @@
 
 use std::io;
 use std::os::fd::BorrowedFd;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use limosa_pages::{CHUNK_PAGES, ChunkIndex, ChunkPages, PageCount, PageIndex, PageRange, PageSet};
+use limosa_pages::{ChunkIndex, ChunkPages, PageCount, PageIndex, PageRange, PageSet};
 
-use crate::asleep::Asleep;
-use crate::shared_set::SharedPageSet;
+use crate::asleep::{self, Asleep};
+use crate::pending::Pending;
 use crate::sys::kvm::{Logging, Slot, Vm};
 use crate::{DirtySource, HarvestError, LogMode, Presence};
-
-const CHUNK_WORDS: usize = CHUNK_PAGES as usize / WORD_PAGES;
-const WORD_PAGES: usize = u64::BITS as usize;
 
 /// The writes of a KVM guest's vCPUs, from KVM's log of one bit per page.
 ///
 /// # What KVM does, and what is made of it
 ///
 /// A harvest reads KVM's log of each slot, which costs 10 µs/GiB however much was written. What it
-/// found stays *pending* here until it is rearmed. A rearm clears KVM's log, whereby KVM protects
-/// the page again, so that the next write to it faults and is logged. KVM clears under a lock of
-/// the whole VM, interrupts vCPUs for each call that cleared something, and with some processors
-/// for each call: hence the first rearm within a [block](Self::with_clear_block) clears the last
-/// harvest's pages of the whole block. Early clearing is as right as timely clearing, since the
-/// other pages of the block are still pending.
+/// found stays *pending* where it was read, until it is rearmed. A rearm clears KVM's log, whereby
+/// KVM protects the page again, so that the next write to it faults and is logged. KVM clears under
+/// a lock of the whole VM, interrupts vCPUs for each call that cleared something, and with some
+/// processors for each call: hence the first rearm within a [block](Self::with_clear_block) clears
+/// the last harvest's pages of the whole block. Early clearing is as right as timely clearing,
+/// since the other pages of the block are still pending.
 ///
 /// The modes, best first: [`LogMode::InitiallySet`] leaves every page writable until it is cleared
 /// for the first time, so that turning the log on costs nothing. [`LogMode::Manual`] and
@@ -43,47 +39,25 @@ pub struct KvmLog {
     vm: Vm,
     mode: LogMode,
     slots: Vec<SlotLog>,
-    /// Reported, and not rearmed since.
-    pending: SharedPageSet,
     asleep: Option<Asleep>,
-    block_words: usize,
-    /// Held while a block is cleared. The kernel would make the threads wait for each other anyway.
-    clearing: Mutex<()>,
-    recording: bool,
+    /// Held while a block is cleared, with its bits. The kernel would make the threads wait for
+    /// each other anyway.
+    clearing: Mutex<Vec<u64>>,
+    recording: Recording,
 }
 
-/// A slot with what the last harvest read of it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Recording {
+    Off,
+    /// No harvest has told everything yet.
+    Begun,
+    On,
+}
+
+/// A slot with what was reported of it and not rearmed since.
 struct SlotLog {
     slot: Slot,
-    bits: Vec<u64>,
-    /// One per block: whether it was cleared since the last harvest.
-    cleared: Vec<AtomicBool>,
-}
-
-impl SlotLog {
-    /// Takes the bits of `pages` out, which are whole chunks.
-    fn forget(&mut self, pages: PageRange) {
-        let slot = self.slot.pages();
-        let pages = pages.intersect(slot);
-        let bit = |page: PageIndex| (page.get() - slot.start().get()) as usize;
-        if pages.is_empty() {
-            return;
-        }
-        let (mut from, end) = (bit(pages.start()), bit(pages.end()));
-        while from < end {
-            let (word, first) = (from / WORD_PAGES, from % WORD_PAGES);
-            let count = (WORD_PAGES - first).min(end - from);
-            let mask = (u64::MAX >> (WORD_PAGES - count)) << first;
-            if let Some(word) = self.bits.get_mut(word) {
-                *word &= !mask;
-            }
-            from += count;
-        }
-    }
-
-    fn overhead_bytes(&self) -> usize {
-        size_of_val(self.bits.as_slice()) + size_of_val(self.cleared.as_slice())
-    }
+    pending: Pending,
 }
 
 impl KvmLog {
@@ -133,21 +107,21 @@ impl KvmLog {
         }
         let slots = slots
             .into_iter()
-            .map(|slot| SlotLog {
-                slot,
-                bits: vec![0; slot.word_count()],
-                cleared: Vec::new(),
+            .map(|slot| {
+                let pending = Pending::new(slot.pages()).ok_or_else(|| {
+                    let error = io::ErrorKind::OutOfMemory.into();
+                    HarvestError::kernel("malloc", slot.pages(), error)
+                })?;
+                Ok(SlotLog { slot, pending })
             })
-            .collect();
+            .collect::<Result<_, HarvestError>>()?;
         let log = Self {
             vm,
             mode,
             slots,
-            pending: SharedPageSet::new(end),
             asleep: None,
-            block_words: CHUNK_WORDS,
-            clearing: Mutex::new(()),
-            recording: false,
+            clearing: Mutex::new(Vec::new()),
+            recording: Recording::Off,
         };
         Ok(log.with_clear_block(Self::CLEAR_BLOCK_CHUNKS_DEFAULT))
     }
@@ -173,11 +147,13 @@ impl KvmLog {
     #[must_use]
     pub fn with_clear_block(mut self, chunks: u16) -> Self {
         let chunks = chunks.clamp(1, Self::CLEAR_BLOCK_CHUNKS_MAX);
-        self.block_words = usize::from(chunks) * CHUNK_WORDS;
-        for log in &mut self.slots {
-            let block_count = log.bits.len().div_ceil(self.block_words);
-            log.cleared = (0..block_count).map(|_| AtomicBool::new(false)).collect();
-        }
+        let slots = std::mem::take(&mut self.slots)
+            .into_iter()
+            .map(|log| SlotLog {
+                pending: log.pending.with_block_chunks(chunks),
+                ..log
+            });
+        self.slots = slots.collect();
         self
     }
 
@@ -195,20 +171,9 @@ impl KvmLog {
         self.mode
     }
 
-    /// Takes the pages of slots that no sleeping chunk has as written.
-    fn pend_what_is_awake(&self) {
-        let Some(asleep) = &self.asleep else {
-            return;
-        };
-        for log in &self.slots {
-            let awake = asleep.awake(log.slot.pages());
-            awake.for_each(|pages| self.pending.insert_range(pages));
-        }
-    }
-
     fn turn_off(&mut self) -> Result<(), HarvestError> {
-        self.recording = false;
-        self.pending.clear();
+        self.recording = Recording::Off;
+        self.slots.iter_mut().for_each(|log| log.pending.clear());
         if let Some(asleep) = &mut self.asleep {
             asleep.clear();
         }
@@ -218,26 +183,19 @@ impl KvmLog {
 
     /// Clears what the last harvest found in the block of `log`, unless that was done.
     fn clear_block(&self, log: &SlotLog, block: usize) -> Result<(), HarvestError> {
-        let Some(cleared) = log.cleared.get(block) else {
-            return Ok(());
-        };
-        if cleared.load(Ordering::Acquire) {
+        if log.pending.is_cleared(block) {
             return Ok(());
         }
-        let _clearing = self.clearing.lock().unwrap_or_else(PoisonError::into_inner);
-        if cleared.load(Ordering::Acquire) {
+        let mut bits = self.clearing.lock().unwrap_or_else(PoisonError::into_inner);
+        if log.pending.is_cleared(block) {
             return Ok(());
         }
-        let start = block * self.block_words;
-        let end = (start + self.block_words).min(log.bits.len());
-        let bits = log.bits.get(start..end).unwrap_or_default();
-        if let Some(first) = bits.iter().position(|&word| word != 0) {
-            let last = bits.iter().rposition(|&word| word != 0).unwrap_or(first);
+        if let Some(first_word) = log.pending.block(block, &mut bits) {
             self.vm
-                .clear_log(&log.slot, start + first, &bits[first..=last])
+                .clear_log(&log.slot, first_word, &bits)
                 .map_err(|error| log_error("KVM_CLEAR_DIRTY_LOG", &log.slot, error))?;
         }
-        cleared.store(true, Ordering::Release);
+        log.pending.set_cleared(block);
         Ok(())
     }
 }
@@ -253,70 +211,68 @@ impl DirtySource for KvmLog {
                 let _ = self.turn_off();
                 return Err(error);
             }
-            log.bits.fill(0);
-            log.cleared
-                .iter_mut()
-                .for_each(|cleared| *cleared.get_mut() = false);
-            match &mut self.asleep {
-                Some(asleep) => asleep.lay_down(log.slot.pages()),
-                None => self.pending.insert_range(log.slot.pages()),
+            if let Some(asleep) = &mut self.asleep {
+                asleep.lay_down(log.slot.pages());
             }
         }
-        self.pend_what_is_awake();
-        self.recording = true;
+        self.recording = Recording::Begun;
         Ok(())
     }
 
     fn harvest(&mut self, dirty: &mut PageSet) -> Result<PageCount, HarvestError> {
-        if !self.recording {
+        if self.recording == Recording::Off {
             return Err(HarvestError::NotRecording);
         }
         for log in &mut self.slots {
-            self.vm
-                .read_log(&log.slot, &mut log.bits)
+            let read = |bits: &mut [_]| self.vm.read_log(&log.slot, bits);
+            log.pending
+                .read(read)
                 .map_err(|error| log_error("KVM_GET_DIRTY_LOG", &log.slot, error))?;
-            log.cleared
-                .iter_mut()
-                .for_each(|cleared| *cleared.get_mut() = false);
         }
         // After the log was read: what was written before is populated now.
         if let Some(asleep) = &mut self.asleep {
-            asleep.wake(&mut |woken| self.pending.insert_range(woken));
-        }
-        let asleep = self.asleep.as_ref().map_or(&[][..], Asleep::runs);
-        for log in &mut self.slots {
-            asleep.iter().for_each(|run| log.forget(*run));
-            self.pending
-                .insert_bits(log.slot.pages().start(), &log.bits);
+            asleep.wake(&mut |woken| {
+                let slots = self.slots.iter_mut();
+                slots.for_each(|log| log.pending.insert_range(woken));
+            });
         }
         let before = dirty.count();
-        self.pending.add_to(dirty);
+        let runs = self.asleep.as_ref().map_or(&[][..], Asleep::runs);
+        for log in &mut self.slots {
+            let slot = log.slot.pages();
+            if self.recording == Recording::Begun {
+                let awake = asleep::awake(runs, slot);
+                awake.for_each(|pages| log.pending.insert_range(pages));
+            }
+            let first = runs.partition_point(|run| run.end() <= slot.start());
+            let asleep = runs[first..].iter().map(|run| run.intersect(slot));
+            let asleep = asleep.take_while(|run| !run.is_empty());
+            asleep.for_each(|run| log.pending.let_sleep(run));
+            let awake = |pages| asleep::awake(runs, pages);
+            log.pending.add_to(dirty, awake);
+        }
+        self.recording = Recording::On;
         Ok(dirty.count().saturating_sub(before))
     }
 
     fn rearm(&self, chunk: ChunkIndex, pages: &mut ChunkPages) -> Result<(), HarvestError> {
-        if !self.recording {
+        if self.recording == Recording::Off {
             return Err(HarvestError::NotRecording);
         }
-        if self.mode != LogMode::ReadClears {
-            for log in &self.slots {
-                let slot = log.slot.pages();
-                let part = slot.intersect(chunk.pages());
-                if part.is_empty() {
-                    continue;
-                }
-                let page_in_slot = |page: PageIndex| (page.get() - slot.start().get()) as usize;
-                let first = page_in_slot(part.start()) / WORD_PAGES / self.block_words;
-                let last = (page_in_slot(part.end()) - 1) / WORD_PAGES / self.block_words;
-                (first..=last).try_for_each(|block| self.clear_block(log, block))?;
+        for log in &self.slots {
+            if self.mode != LogMode::ReadClears {
+                let mut blocks = log.pending.blocks_of(chunk);
+                blocks.try_for_each(|block| self.clear_block(log, block))?;
+            }
+            if !log.slot.pages().intersect(chunk.pages()).is_empty() {
+                log.pending.remove_chunk(chunk, pages);
             }
         }
-        self.pending.remove_chunk(chunk, pages);
         Ok(())
     }
 
     fn stop(&mut self) -> Result<(), HarvestError> {
-        if !self.recording {
+        if self.recording == Recording::Off {
             return Ok(());
         }
         self.turn_off()
@@ -327,9 +283,9 @@ impl DirtySource for KvmLog {
     }
 
     fn overhead_bytes(&self) -> usize {
-        let slots = self.slots.iter().map(SlotLog::overhead_bytes);
+        let slots = self.slots.iter().map(|log| log.pending.overhead_bytes());
         let asleep = self.asleep.as_ref().map_or(0, Asleep::overhead_bytes);
-        slots.sum::<usize>() + self.pending.overhead_bytes() + asleep
+        slots.sum::<usize>() + asleep
     }
 }
 

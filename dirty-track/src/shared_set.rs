@@ -9,12 +9,71 @@ use limosa_pages::{
     CHUNK_PAGES, CHUNK_WORDS, ChunkIndex, ChunkPages, PageIndex, PageRange, PageSet,
 };
 
+use crate::parts::sum_of_parts;
+
 const WORD_PAGES: u64 = u64::BITS as u64;
 /// Chunks of a block, which takes a page of memory: 128 MiB of the guest's.
 const BLOCK_CHUNKS: usize = 64;
 const BLOCK_WORDS: usize = BLOCK_CHUNKS * CHUNK_WORDS;
+const BLOCK_PAGES: u64 = BLOCK_CHUNKS as u64 * CHUNK_PAGES;
 
-type Block = [AtomicU64; BLOCK_WORDS];
+struct Block {
+    words: [AtomicU64; BLOCK_WORDS],
+    /// A bit for each chunk. One that has a page has its bit, once the page's insertion is done;
+    /// one that has none may have it.
+    summary: AtomicU64,
+}
+
+impl Block {
+    fn new() -> Self {
+        Self {
+            words: array::from_fn(|_| AtomicU64::new(0)),
+            summary: AtomicU64::new(0),
+        }
+    }
+
+    fn add(&self, at: usize, bits: u64) {
+        // Always a locked operation, even where a look would find the bits set: on x86 the look
+        // could be done before the caller's own store is visible, and a remove in between would
+        // then lose that store. The summary comes after it: see `pages`.
+        self.words[at].fetch_or(bits, Ordering::SeqCst);
+        let chunk = 1 << (at / CHUNK_WORDS);
+        if self.summary.load(Ordering::SeqCst) & chunk == 0 {
+            self.summary.fetch_or(chunk, Ordering::SeqCst);
+        }
+    }
+
+    /// The words of a chunk.
+    fn chunk(&self, nth: usize) -> &[AtomicU64] {
+        &self.words[nth * CHUNK_WORDS..][..CHUNK_WORDS]
+    }
+
+    fn load(&self, nth: usize) -> ChunkPages {
+        let mut pages = ChunkPages::EMPTY;
+        for (page, word) in pages.words_mut().iter_mut().zip(self.chunk(nth)) {
+            *page = word.load(Ordering::SeqCst);
+        }
+        pages
+    }
+
+    /// The pages of a chunk that the summary has; one without pages is taken out of the summary.
+    ///
+    /// It is taken out first and looked at again after that, whereas `add` sets the word's bit
+    /// first: of the two, in one order of all these operations, one sees the other. So either the
+    /// page is found here and the chunk put back, or `add` finds the chunk gone and puts it back.
+    fn pages(&self, nth: usize) -> ChunkPages {
+        let pages = self.load(nth);
+        if !pages.is_empty() {
+            return pages;
+        }
+        self.summary.fetch_and(!(1 << nth), Ordering::SeqCst);
+        let pages = self.load(nth);
+        if !pages.is_empty() {
+            self.summary.fetch_or(1 << nth, Ordering::SeqCst);
+        }
+        pages
+    }
+}
 
 /// Pages below a bound. Every change is one atomic operation per 64 pages; there is no lock.
 ///
@@ -27,8 +86,7 @@ pub(crate) struct SharedPageSet {
 
 impl SharedPageSet {
     pub(crate) fn new(bound: PageIndex) -> Self {
-        let block_pages = CHUNK_PAGES * BLOCK_CHUNKS as u64;
-        let block_count = bound.get().div_ceil(block_pages) as usize;
+        let block_count = bound.get().div_ceil(BLOCK_PAGES) as usize;
         Self {
             bound,
             blocks: (0..block_count).map(|_| OnceLock::new()).collect(),
@@ -41,21 +99,12 @@ impl SharedPageSet {
         size_of_val(&*self.blocks) + blocks.count() * size_of::<Block>()
     }
 
-    /// The word of so many, with memory for it.
-    fn word(&self, at: usize) -> Option<&AtomicU64> {
-        let block = self.blocks.get(at / BLOCK_WORDS)?;
-        let words = block.get_or_init(|| Box::new(array::from_fn(|_| AtomicU64::new(0))));
-        words.get(at % BLOCK_WORDS)
-    }
-
     fn add(&self, at: usize, bits: u64) {
         if bits != 0
-            && let Some(word) = self.word(at)
+            && let Some(block) = self.blocks.get(at / BLOCK_WORDS)
         {
-            // Always a locked operation, even where a look would find the bits set: on x86 the
-            // look could be done before the caller's own store is visible, and a remove in
-            // between would then lose that store.
-            word.fetch_or(bits, Ordering::AcqRel);
+            let block = block.get_or_init(|| Box::new(Block::new()));
+            block.add(at % BLOCK_WORDS, bits);
         }
     }
 
@@ -72,30 +121,28 @@ impl SharedPageSet {
         }
     }
 
-    /// Adds page `first + i` for each bit `i` set in `bits`.
-    pub(crate) fn insert_bits(&self, first: PageIndex, bits: &[u64]) {
-        let start = (first.get() / WORD_PAGES) as usize;
-        let shift = (first.get() % WORD_PAGES) as u32;
-        for (at, bits) in (start..).zip(bits).filter(|(_, bits)| **bits != 0) {
-            self.add(at, bits << shift);
-            if shift != 0 {
-                self.add(at + 1, bits >> (u64::BITS - shift));
-            }
-        }
-    }
-
-    /// Adds this set's pages to `pages`.
+    /// Adds this set's pages to `pages`, on all logical processors; costs what was inserted since
+    /// it was last done. One thread at a time.
     pub(crate) fn add_to(&self, pages: &mut PageSet) {
-        for (at, block) in self.blocks.iter().enumerate() {
-            let Some(block) = block.get() else {
-                continue;
-            };
-            for (nth, own) in block.as_chunks::<CHUNK_WORDS>().0.iter().enumerate() {
-                let words = own.each_ref().map(|word| word.load(Ordering::Acquire));
-                let chunk = ChunkIndex::new((at * BLOCK_CHUNKS + nth) as u64);
-                pages.insert_chunk(chunk, &ChunkPages::from_words(words));
+        sum_of_parts(pages, |part| {
+            let block_of = |page: PageIndex| page.get().div_ceil(BLOCK_PAGES) as usize;
+            let first = block_of(part.pages().start());
+            let beyond = block_of(part.pages().end());
+            let blocks = self.blocks.iter().enumerate().take(beyond).skip(first);
+            for (at, block) in blocks {
+                let Some(block) = block.get() else {
+                    continue;
+                };
+                let mut marked = block.summary.load(Ordering::SeqCst);
+                while marked != 0 {
+                    let nth = marked.trailing_zeros() as usize;
+                    marked &= marked - 1;
+                    let chunk = ChunkIndex::new((at * BLOCK_CHUNKS + nth) as u64);
+                    part.insert_chunk(chunk, &block.pages(nth));
+                }
             }
-        }
+            0
+        });
     }
 
     /// Takes pages of `chunk` out.
@@ -105,13 +152,10 @@ impl SharedPageSet {
             chunk.get() as usize % BLOCK_CHUNKS,
         );
         let block = self.blocks.get(at).and_then(OnceLock::get);
-        let Some(words) = block.and_then(|block| block.as_chunks::<CHUNK_WORDS>().0.get(nth))
-        else {
-            return;
-        };
+        let words = block.map_or(&[][..], |block| block.chunk(nth));
         for (word, &pages) in words.iter().zip(pages.words()) {
             if pages != 0 {
-                word.fetch_and(!pages, Ordering::AcqRel);
+                word.fetch_and(!pages, Ordering::SeqCst);
             }
         }
     }
@@ -152,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn ranges_and_bits_land_where_single_pages_would() {
+    fn ranges_land_where_single_pages_would() {
         let bound = 1300;
         for (start, end) in [
             (0, 1),
@@ -166,15 +210,6 @@ mod tests {
             let set = SharedPageSet::new(PageIndex::new(bound));
             set.insert_range(range(start, end));
             assert_eq!(pages_of(&set), (start..end.min(bound)).collect::<Vec<_>>());
-        }
-        for first in [0, 1, 63, 64, 100, 1250] {
-            let set = SharedPageSet::new(PageIndex::new(bound));
-            set.insert_bits(PageIndex::new(first), &[1 << 63 | 1, 0b10]);
-            let expected: Vec<_> = [first, first + 63, first + 65]
-                .into_iter()
-                .filter(|&page| page < bound)
-                .collect();
-            assert_eq!(pages_of(&set), expected, "first {first}");
         }
     }
 
@@ -195,5 +230,47 @@ mod tests {
         set.insert_range(range(500, 600));
         set.clear();
         assert!(pages_of(&set).is_empty());
+    }
+
+    /// Chunks leave the summary while pages come into them, again and again.
+    #[test]
+    fn a_page_that_is_inserted_while_others_are_removed_is_reported() {
+        const CHUNKS: u64 = 6;
+        const THREADS: u64 = 8;
+        let bound = CHUNKS * CHUNK_PAGES;
+        let set = SharedPageSet::new(PageIndex::new(bound));
+        let (mut found, mut dirty) = (PageSet::new(set.bound), PageSet::new(set.bound));
+        let mut harvest = || {
+            dirty.clear();
+            set.add_to(&mut dirty);
+            for (chunk, pages) in dirty.chunks() {
+                set.remove_chunk(chunk, &pages);
+                assert!(
+                    found
+                        .chunk(chunk)
+                        .words()
+                        .iter()
+                        .zip(pages.words())
+                        .all(|(a, b)| a & b == 0)
+                );
+                found.insert_chunk(chunk, &pages);
+            }
+            found.count().get()
+        };
+        std::thread::scope(|scope| {
+            for thread in 0..THREADS {
+                let set = &set;
+                scope.spawn(move || {
+                    for page in (thread..bound).step_by(THREADS as usize) {
+                        set.insert_range(range(page, page + 1));
+                        std::thread::yield_now();
+                    }
+                });
+            }
+            for _ in 0..2000 {
+                harvest();
+            }
+        });
+        assert_eq!(harvest(), bound);
     }
 }

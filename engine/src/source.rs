@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
 use limosa_pages::{CHUNK_PAGES, ChunkIndex, MemoryMap, PAGE_BYTES, PageRange, PageSet};
-use limosa_pipeline::{GuestMemory, Heat, Held, PackConfig, Shares, StreamReport, share_out};
+use limosa_pipeline::{
+    GuestMemory, Heat, Held, PackConfig, Shares, StreamReport, clear_set, share_out,
+};
 use limosa_session::{Harvest, Rehearsal, RoundPlan, RoundReport, Slowdown};
 use limosa_transport::{Endpoint, PageLink, Splice, Wait, connect_stream};
 use limosa_wire::{
@@ -309,7 +311,8 @@ impl<'a, G: SourceGuest> SourceRooms<'a, G> {
     fn find_all_pages(&mut self) -> Result<(), Cause> {
         let pages = own(&mut self.pages);
         if !self.tells_absent {
-            pages.union_with(&self.memory.map().full_set());
+            let regions = self.memory.map().regions().iter();
+            regions.for_each(|region| pages.insert_range(*region));
             return Ok(());
         }
         // A source of writes may leave out what holds nothing. Whether it does isn't for it alone
@@ -345,7 +348,7 @@ impl<'a, G: SourceGuest> SourceRooms<'a, G> {
             self.clock.mark(Mark::LastRoundSent);
         }
         self.round = None;
-        own(&mut self.pages).clear();
+        clear_set(own(&mut self.pages));
         self.report.rounds.push(figures.clone());
         Some(RoundReport {
             round: figures.round,

@@ -106,7 +106,7 @@ fn measure(bytes: u64, touched: u64, backing: Backing) -> Result<Watch, Box<dyn 
     dirty.stop()?;
     watch.lap("stop");
     let left_count = pages.count();
-    if digest == 0 || gap_count == 0 || !chunks.all().is_empty() {
+    if digest == 0 || gap_count == 0 || chunks.all().len() != 0 {
         return Err(format!("digest {digest}, {gap_count} gaps, {left_count} pages left").into());
     }
     drop((memory, dirty, guest));

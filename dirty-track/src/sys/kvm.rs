@@ -4,6 +4,7 @@
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::AtomicU64;
 
 use limosa_pages::PageRange;
 
@@ -238,14 +239,15 @@ impl Vm {
     }
 
     /// Reads the log of `slot` into `bits`: bit *i* for the slot's *i*-th page.
-    pub(crate) fn read_log(&self, slot: &Slot, bits: &mut [u64]) -> io::Result<()> {
+    pub(crate) fn read_log(&self, slot: &Slot, bits: &mut [AtomicU64]) -> io::Result<()> {
         if bits.len() < slot.word_count() {
             return Err(io::ErrorKind::InvalidInput.into());
         }
         let mut argument = DirtyLog {
             slot: slot.id,
             padding: 0,
-            dirty_bitmap: bits.as_mut_ptr(),
+            // An atomic word lies in memory as a plain one.
+            dirty_bitmap: bits.as_mut_ptr().cast(),
         };
         const KVM_GET_DIRTY_LOG: u64 = request::<DirtyLog>(Direction::Write, KVMIO, 0x42);
         // SAFETY: the argument is of the request's type. KVM writes one bit per page of the slot,

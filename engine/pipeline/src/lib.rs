@@ -50,5 +50,5 @@ pub use land::{FrameSource, LandError, Landed, Lander, POPULATE_PAGES_MIN};
 pub use ledger::{Gap, Ledger, RoundTotals};
 pub use memory::{GuestMemory, MemoryError};
 pub use owners::ChunkOwners;
-pub use scan::{ChunkWork, FreeChunks, Shares, scan, share_out, work_of};
+pub use scan::{ChunkWork, FreeChunks, Shares, clear_set, scan, share_out, work_of};
 pub use seal::OpenError;

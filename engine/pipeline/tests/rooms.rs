@@ -9,7 +9,7 @@ use limosa_pages::{ChunkIndex, PAGE_BYTES, PageIndex, PageSet};
 use limosa_pipeline::classify::{Block, Classifier};
 use limosa_pipeline::{
     BufferPool, ChunkOwners, ChunkWork, Codec, FrameBuf, GuestMemory, PackConfig, PackError,
-    Shares, ZstdLevel, scan, share_out,
+    Shares, ZstdLevel, clear_set, scan, share_out, work_of,
 };
 use limosa_wire::{EncodingSet, PageEncoding, Round, StreamIndex};
 use proptest::prelude::*;
@@ -62,7 +62,7 @@ fn shares_are_by_owner_and_the_rest_is_free() {
         let stream = StreamIndex::new([1, 0, 1, 2, 1][turn % 5]);
         assert!(owners.take(chunk, stream, 0).is_some());
     }
-    assert_eq!(free.take(), Some(free.all()[chunk_count - 5]));
+    assert_eq!(free.take().as_ref(), free.all().nth(chunk_count - 5));
     let Shares { owned, free } = share_out(&all, &map, &owners);
     let counts: Vec<_> = owned.iter().map(Vec::len).collect();
     assert_eq!(counts.iter().sum::<usize>() + 5, chunk_count);
@@ -72,8 +72,55 @@ fn shares_are_by_owner_and_the_rest_is_free() {
     );
     assert!(owned.iter().all(|list| list.is_sorted()));
     let last: Vec<_> = std::iter::from_fn(|| free.take()).collect();
-    assert_eq!(last, free.all());
+    assert!(last.iter().eq(free.all()));
     assert_eq!(last.len(), 5);
+}
+
+/// What many threads make of a set in parts is what one makes of it chunk by chunk.
+#[test]
+fn shares_of_a_large_guest_are_the_same_on_64_threads() {
+    // 80 GiB and more, with regions that end, begin and touch within a chunk, and a hole.
+    let regions = [(3, 9_000_000), (9_000_003, 77), (11_000_000, 12_000_000)];
+    let map = map_of(&regions);
+    let bound = map.end().get() + 5000;
+    let owners = ChunkOwners::new(&map, 64);
+    let mut pages = PageSet::new(PageIndex::new(bound));
+    let mut page = 0;
+    for nth in 0..40_000 {
+        page = (page + 7919 * (nth + 1)) % bound;
+        pages.insert_range(common::range(page, 1 + nth % 3));
+        if nth % 3 != 0 {
+            let stream = StreamIndex::new((nth % 64) as u16);
+            owners.take(PageIndex::new(page).chunk(), stream, 0);
+        }
+    }
+    for (start, count) in regions {
+        pages.insert_range(common::range(start + count - 2, 4));
+    }
+    assert!(pages.part_ranges().len() > 4);
+
+    let (mut owned, mut free) = (vec![Vec::new(); 64], Vec::new());
+    let mut work = vec![Vec::new(); 5];
+    for (chunk, _) in pages.chunks() {
+        if let Some(of_chunk) = work_of(chunk, &pages, &map) {
+            let owner = owners.of(chunk).map(|it| usize::from(it.get()));
+            owner
+                .map_or(&mut free, |owner| &mut owned[owner])
+                .push(chunk);
+            work[chunk.get() as usize % 5].push(of_chunk);
+        }
+    }
+    assert!(free.len() > 1000 && owned.iter().all(|list| list.len() > 100));
+    let threads = rayon::ThreadPoolBuilder::new().num_threads(64);
+    threads.build().unwrap().install(|| {
+        let shares = share_out(&pages, &map, &owners);
+        assert!(shares.owned == owned && shares.free.all().eq(&free));
+        let taken: Vec<_> = std::iter::from_fn(|| shares.free.take()).collect();
+        assert_eq!(taken, free);
+        assert_eq!(scan(&pages, &map, 5), work);
+        clear_set(&mut pages);
+    });
+    assert!(pages.is_empty() && pages.words().iter().all(|word| *word == 0));
 }
 
 #[test]

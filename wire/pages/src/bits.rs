@@ -37,11 +37,6 @@ fn change_run(words: &mut [u64], start: usize, end: usize, change: impl Fn(&mut 
     }
 }
 
-/// How many bits are set.
-pub(crate) fn count(words: &[u64]) -> u64 {
-    words.iter().map(|word| u64::from(word.count_ones())).sum()
-}
-
 /// The runs of set bits, each as (first bit, number of bits), in order and as long as they can be.
 #[derive(Clone, Debug)]
 pub(crate) struct Runs<'a> {

@@ -38,14 +38,16 @@ mod bits;
 mod chunk;
 mod index;
 mod map;
+mod part;
 mod range;
 mod set;
 
 pub use chunk::{CHUNK_BYTES, CHUNK_PAGES, CHUNK_WORDS, ChunkIndex, ChunkPages};
 pub use index::{GuestAddress, PAGE_BYTES, PageCount, PageIndex};
 pub use map::{HOLE_SLACK_PAGES, MapError, MemoryMap, PAGE_END_MAX, REGIONS_MAX};
+pub use part::SetPart;
 pub use range::PageRange;
-pub use set::{PageSet, WordsMut};
+pub use set::PageSet;
 
 const _: () = assert!(
     usize::BITS == 64,

@@ -4,27 +4,33 @@
 use alloc::vec;
 use alloc::vec::Vec;
 use core::fmt;
-use core::ops::{Deref, DerefMut};
 
-use crate::bits::{self, Runs, WORD_BITS};
+use crate::bits::{Runs, WORD_BITS};
 use crate::chunk::{CHUNK_PAGES, CHUNK_WORDS, ChunkIndex, ChunkPages};
 use crate::index::{PageCount, PageIndex};
+use crate::part::{BLOCK_CHUNKS, BLOCK_PAGES, BLOCK_WORDS, SetPart, ones};
 use crate::range::PageRange;
 
 /// A set of the pages below a bound, one bit each.
 ///
 /// The bound is the end of the guest's memory map, so a set costs an eighth of a byte per page: 32
 /// MiB for a guest of 1 TiB. A page at or beyond the bound is never in the set; inserting it does
-/// nothing. Every whole-set operation works on 64 pages at a time, and only on chunks in which a
-/// page was ever inserted since the set was [cleared](Self::clear): memory that is large and
-/// sparsely used costs what is used, and words that no page needs are not touched.
-#[derive(Clone)]
+/// nothing.
+///
+/// Every operation works on 64 pages or more at a time, and costs what is in the set rather than
+/// what could be: a summary has a bit for each chunk, set just where the chunk has a page, and
+/// there is a count for each block of 64 chunks. Words that no page needs are not touched, and
+/// take no memory of the host.
+///
+/// One thread changes a set, or one thread each of its [parts](Self::parts_mut).
 pub struct PageSet {
     bound: PageIndex,
     /// Whole chunks of words; bits from `bound` on are clear.
     words: Vec<u64>,
-    /// One bit for each chunk; clear only where all words of the chunk are zero.
+    /// One bit for each chunk, set just where one of its words is not zero.
     summary: Vec<u64>,
+    /// For each word of the summary, how many pages its chunks have.
+    counts: Vec<u32>,
 }
 
 impl PageSet {
@@ -39,13 +45,15 @@ impl PageSet {
         Self {
             bound,
             words: vec![0; chunks * CHUNK_WORDS],
-            summary: vec![0; chunks.div_ceil(WORD_BITS)],
+            summary: vec![0; chunks.div_ceil(BLOCK_CHUNKS)],
+            counts: vec![0; chunks.div_ceil(BLOCK_CHUNKS)],
         }
     }
 
     /// How many bytes of memory the set takes.
     pub fn overhead_bytes(&self) -> usize {
         (self.words.capacity() + self.summary.capacity()) * size_of::<u64>()
+            + self.counts.capacity() * size_of::<u32>()
     }
 
     /// The page after the last that the set can hold.
@@ -55,47 +63,28 @@ impl PageSet {
 
     /// Adds `page`.
     pub fn insert(&mut self, page: PageIndex) {
-        if page < self.bound {
-            let (word, bit) = place(page);
-            self.words[word] |= 1 << bit;
-            self.mark(word / CHUNK_WORDS);
-        }
+        self.whole().insert(page);
     }
 
     /// Takes `page` out.
     pub fn remove(&mut self, page: PageIndex) {
-        if page < self.bound {
-            let (word, bit) = place(page);
-            self.words[word] &= !(1 << bit);
-        }
+        self.whole().remove(page);
     }
 
     /// Whether `page` is in the set.
     pub fn contains(&self, page: PageIndex) -> bool {
-        let (word, bit) = place(page);
-        page < self.bound && self.words[word] >> bit & 1 == 1
+        let word = self.words.get((page.get() / WORD_BITS as u64) as usize);
+        word.is_some_and(|word| word >> (page.get() % WORD_BITS as u64) & 1 == 1)
     }
 
     /// Adds the pages of `range`.
     pub fn insert_range(&mut self, range: PageRange) {
-        let range = range.intersect(self.all());
-        let (start, end) = (range.start().get() as usize, range.end().get() as usize);
-        bits::set_run(&mut self.words, start, end);
-        if start < end {
-            let chunk_pages = CHUNK_PAGES as usize;
-            let last = end.div_ceil(chunk_pages);
-            bits::set_run(&mut self.summary, start / chunk_pages, last);
-        }
+        self.whole().insert_range(range);
     }
 
     /// Takes the pages of `range` out.
     pub fn remove_range(&mut self, range: PageRange) {
-        let range = range.intersect(self.all());
-        bits::clear_run(
-            &mut self.words,
-            range.start().get() as usize,
-            range.end().get() as usize,
-        );
+        self.whole().remove_range(range);
     }
 
     /// Adds page `first + i` for each bit `i` set in `bits`, bit 0 of the first word being `first`:
@@ -104,41 +93,66 @@ impl PageSet {
         if first >= self.bound {
             return;
         }
-        let (at, shift) = place(first);
+        let at = first.get() as usize / WORD_BITS;
+        let shift = first.get() as usize % WORD_BITS;
+        let mut part = self.whole();
         for (word, bits) in (at..).zip(bits).filter(|(_, bits)| **bits != 0) {
-            self.add_word(word, bits << shift);
+            part.insert_word(word, bits << shift);
             if shift != 0 {
-                self.add_word(word + 1, bits >> (WORD_BITS - shift));
+                part.insert_word(word + 1, bits >> (WORD_BITS - shift));
             }
         }
-        self.clear_beyond_bound();
     }
 
-    fn add_word(&mut self, at: usize, bits: u64) {
-        if let Some(word) = self.words.get_mut(at).filter(|_| bits != 0) {
-            *word |= bits;
-            self.mark(at / CHUNK_WORDS);
-        }
-    }
-
-    /// How many pages are in the set.
+    /// How many pages are in the set. Costs one addition for each 128 MiB below the bound.
     pub fn count(&self) -> PageCount {
-        let marked = self.marked();
-        PageCount::new(marked.map(|chunk| bits::count(self.words_of(chunk))).sum())
+        PageCount::new(self.counts.iter().map(|&count| u64::from(count)).sum())
     }
 
     /// Whether no page is in the set.
     pub fn is_empty(&self) -> bool {
-        self.marked()
-            .all(|chunk| self.words_of(chunk).iter().all(|&word| word == 0))
+        self.counts.iter().all(|&count| count == 0)
     }
 
-    /// Takes every page out.
+    /// Takes every page out; costs what is in the set.
     pub fn clear(&mut self) {
-        for at in 0..self.summary.len() {
-            for chunk in ones(at, core::mem::take(&mut self.summary[at])) {
-                self.words[chunk * CHUNK_WORDS..][..CHUNK_WORDS].fill(0);
-            }
+        self.whole().clear();
+    }
+
+    /// The set in parts, in the order of memory, each for a thread of its own to change.
+    ///
+    /// They are the pages of [`part_ranges`](Self::part_ranges).
+    pub fn parts_mut(&mut self) -> impl Iterator<Item = SetPart<'_>> {
+        let ranges = part_ranges(self.bound);
+        let block_count = (part_pages(self.bound) / BLOCK_PAGES) as usize;
+        let words = self.words.chunks_mut(block_count * BLOCK_WORDS);
+        let summary = self.summary.chunks_mut(block_count);
+        let counts = self.counts.chunks_mut(block_count);
+        let memory = words.zip(summary).zip(counts);
+        ranges
+            .zip(memory)
+            .map(|(pages, ((words, summary), counts))| SetPart {
+                pages,
+                words,
+                summary,
+                counts,
+            })
+    }
+
+    /// How work on a set of this bound is divided among threads: at most 256 ranges of pages, in
+    /// order, which hold all pages below the bound. Each but the last has at least 16 GiB, whose
+    /// bits take about as long to read as another thread takes to wake; so that smaller sets are
+    /// one part.
+    pub fn part_ranges(&self) -> impl ExactSizeIterator<Item = PageRange> + use<> {
+        part_ranges(self.bound)
+    }
+
+    fn whole(&mut self) -> SetPart<'_> {
+        SetPart {
+            pages: PageRange::ordered(PageIndex::ZERO, self.bound),
+            words: &mut self.words,
+            summary: &mut self.summary,
+            counts: &mut self.counts,
         }
     }
 
@@ -159,12 +173,11 @@ impl PageSet {
     /// Keeps only the pages that `other` has too.
     pub fn intersect(&mut self, other: &Self) {
         for at in 0..self.summary.len() {
-            for chunk in ones(at, self.summary[at]) {
-                let other = other.chunk(ChunkIndex::new(chunk as u64));
-                let words = &mut self.words[chunk * CHUNK_WORDS..][..CHUNK_WORDS];
-                for (word, other) in words.iter_mut().zip(other.words()) {
-                    *word &= other;
-                }
+            for chunk in ones(self.summary[at]) {
+                let chunk = ChunkIndex::new((at * BLOCK_CHUNKS + chunk) as u64);
+                let mut rest = self.chunk(chunk);
+                rest.subtract(&other.chunk(chunk));
+                self.remove_chunk(chunk, &rest);
             }
         }
     }
@@ -181,54 +194,26 @@ impl PageSet {
     pub fn chunk(&self, chunk: ChunkIndex) -> ChunkPages {
         let mut pages = ChunkPages::EMPTY;
         if self.is_marked(chunk) {
-            pages
-                .words_mut()
-                .copy_from_slice(self.words_of(chunk.get() as usize));
+            pages.words_mut().copy_from_slice(self.words_of(chunk));
         }
         pages
     }
 
     /// Adds pages of `chunk`, but for those beyond the bound.
     pub fn insert_chunk(&mut self, chunk: ChunkIndex, pages: &ChunkPages) {
-        let mut inside = ChunkPages::of_range(chunk, self.all());
-        inside.intersect(pages);
-        if inside.is_empty() {
-            return;
-        }
-        // Not empty: the chunk begins below the bound.
-        let chunk = chunk.get() as usize;
-        self.mark(chunk);
-        let words = &mut self.words[chunk * CHUNK_WORDS..][..CHUNK_WORDS];
-        for (word, pages) in words.iter_mut().zip(inside.words()) {
-            *word |= pages;
-        }
+        self.whole().insert_chunk(chunk, pages);
     }
 
     /// Takes pages of `chunk` out.
     pub fn remove_chunk(&mut self, chunk: ChunkIndex, pages: &ChunkPages) {
-        if let Some(words) = self.chunk_words(chunk) {
-            for (word, pages) in words.iter_mut().zip(pages.words()) {
-                *word &= !pages;
-            }
-        }
+        self.whole().remove_chunk(chunk, pages);
     }
 
     /// Takes all pages of `chunk` out, and returns those that were in the set.
     pub fn take_chunk(&mut self, chunk: ChunkIndex) -> ChunkPages {
         let taken = self.chunk(chunk);
-        if let Some(words) = self.chunk_words(chunk) {
-            words.fill(0);
-        }
+        self.remove_chunk(chunk, &taken);
         taken
-    }
-
-    /// The words of a chunk that may have a page in the set.
-    fn chunk_words(&mut self, chunk: ChunkIndex) -> Option<&mut [u64]> {
-        if !self.is_marked(chunk) {
-            return None;
-        }
-        let first = chunk.get() as usize * CHUNK_WORDS;
-        self.words.get_mut(first..first + CHUNK_WORDS)
     }
 
     /// The runs of pages in the set: in order, none empty, no two of them touching.
@@ -274,16 +259,26 @@ impl PageSet {
         &self,
         pages: PageRange,
     ) -> impl Iterator<Item = (ChunkIndex, ChunkPages)> + Clone {
+        let chunks = self.chunk_indices_within(pages);
+        chunks.map(|chunk| (chunk, self.chunk(chunk)))
+    }
+
+    /// The numbers of the chunks that begin within `pages` and have a page in the set; in order.
+    /// Found by the summary alone.
+    pub fn chunk_indices_within(
+        &self,
+        pages: PageRange,
+    ) -> impl Iterator<Item = ChunkIndex> + Clone {
         let first_of = |page: PageIndex| page.get().div_ceil(CHUNK_PAGES) as usize;
         let (first, beyond) = (first_of(pages.start()), first_of(pages.end()));
-        let words = first / WORD_BITS..beyond.div_ceil(WORD_BITS).min(self.summary.len());
-        let marked = words.flat_map(|at| ones(at, self.summary[at]));
-        let marked = marked.filter(move |chunk| (first..beyond).contains(chunk));
-        marked.filter_map(|chunk| {
-            let chunk = ChunkIndex::new(chunk as u64);
-            let pages = self.chunk(chunk);
-            (!pages.is_empty()).then_some((chunk, pages))
-        })
+        let words = first / BLOCK_CHUNKS..beyond.div_ceil(BLOCK_CHUNKS).min(self.summary.len());
+        let marked = words.flat_map(move |at| {
+            let start = at * BLOCK_CHUNKS;
+            let head = u64::MAX << first.saturating_sub(start);
+            let tail = u64::MAX >> (start + BLOCK_CHUNKS).saturating_sub(beyond);
+            ones(self.summary[at] & head & tail).map(move |chunk| start + chunk)
+        });
+        marked.map(|chunk| ChunkIndex::new(chunk as u64))
     }
 
     /// The words of bits: bit *i* of word *w* for page `64 w + i`. Their number is a multiple of
@@ -292,44 +287,55 @@ impl PageSet {
         &self.words
     }
 
-    /// The words of bits, to be changed. Bits from the bound on are cleared again when the returned
-    /// handle is dropped.
-    pub fn words_mut(&mut self) -> WordsMut<'_> {
-        let chunk_count = self.words.len() / CHUNK_WORDS;
-        bits::set_run(&mut self.summary, 0, chunk_count);
-        WordsMut(self)
-    }
-
     fn all(&self) -> PageRange {
         PageRange::ordered(PageIndex::ZERO, self.bound)
     }
 
-    fn mark(&mut self, chunk: usize) {
-        self.summary[chunk / WORD_BITS] |= 1 << (chunk % WORD_BITS);
-    }
-
     fn is_marked(&self, chunk: ChunkIndex) -> bool {
         let chunk = chunk.get() as usize;
-        let word = self.summary.get(chunk / WORD_BITS);
-        word.is_some_and(|word| word >> (chunk % WORD_BITS) & 1 == 1)
+        let word = self.summary.get(chunk / BLOCK_CHUNKS);
+        word.is_some_and(|word| word >> (chunk % BLOCK_CHUNKS) & 1 == 1)
     }
 
-    /// The chunks that may have a page in the set, in order.
-    fn marked(&self) -> impl Iterator<Item = usize> + Clone {
-        let words = self.summary.iter().copied().enumerate();
-        words.flat_map(|(at, word)| ones(at, word))
+    fn words_of(&self, chunk: ChunkIndex) -> &[u64] {
+        let first = chunk.get() as usize * CHUNK_WORDS;
+        &self.words[first..first + CHUNK_WORDS]
     }
+}
 
-    fn words_of(&self, chunk: usize) -> &[u64] {
-        let first = chunk * CHUNK_WORDS;
-        self.words
-            .get(first..first + CHUNK_WORDS)
-            .unwrap_or_default()
-    }
+/// Fewest pages of a part, but for the last: 16 GiB.
+const PART_PAGES_MIN: u64 = 128 * BLOCK_PAGES;
 
-    fn clear_beyond_bound(&mut self) {
-        let end = self.words.len() * WORD_BITS;
-        bits::clear_run(&mut self.words, self.bound.get() as usize, end);
+/// Most parts of a set.
+const PARTS_MAX: u64 = 256;
+
+/// How many pages a part has, but for the last: whole blocks.
+fn part_pages(bound: PageIndex) -> u64 {
+    let share = bound.get().div_ceil(PARTS_MAX);
+    share.next_multiple_of(BLOCK_PAGES).max(PART_PAGES_MIN)
+}
+
+fn part_ranges(bound: PageIndex) -> impl ExactSizeIterator<Item = PageRange> {
+    let page_count = part_pages(bound);
+    let part_count = bound.get().div_ceil(page_count) as usize;
+    (0..part_count).map(move |nth| {
+        let start = PageIndex::new(nth as u64 * page_count);
+        let end = start.saturating_add(PageCount::new(page_count));
+        PageRange::ordered(start, end.min(bound))
+    })
+}
+
+impl Clone for PageSet {
+    /// The same pages; costs what is in the set, and takes as much memory.
+    fn clone(&self) -> Self {
+        let mut clone = Self::new(self.bound);
+        for chunk in self.chunk_indices_within(self.all()) {
+            let first = chunk.get() as usize * CHUNK_WORDS;
+            clone.words[first..first + CHUNK_WORDS].copy_from_slice(self.words_of(chunk));
+        }
+        clone.summary.copy_from_slice(&self.summary);
+        clone.counts.copy_from_slice(&self.counts);
+        clone
     }
 }
 
@@ -342,26 +348,6 @@ impl PartialEq for PageSet {
 
 impl Eq for PageSet {}
 
-/// The numbers of the bits that are set in `word`, the one at `at`.
-fn ones(at: usize, mut word: u64) -> impl Iterator<Item = usize> + Clone {
-    core::iter::from_fn(move || {
-        if word == 0 {
-            return None;
-        }
-        let bit = word.trailing_zeros() as usize;
-        word &= word - 1;
-        Some(at * WORD_BITS + bit)
-    })
-}
-
-/// Which word holds the bit of `page`, and which bit of it that is.
-fn place(page: PageIndex) -> (usize, usize) {
-    (
-        page.get() as usize / WORD_BITS,
-        page.get() as usize % WORD_BITS,
-    )
-}
-
 impl fmt::Debug for PageSet {
     /// The bound and the count: a set of millions of pages does not belong in a log line.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -369,29 +355,5 @@ impl fmt::Debug for PageSet {
             .field("bound", &self.bound)
             .field("count", &self.count())
             .finish()
-    }
-}
-
-/// The words of a [`PageSet`], to be changed in place; see [`PageSet::words_mut`].
-#[derive(Debug)]
-pub struct WordsMut<'a>(&'a mut PageSet);
-
-impl Deref for WordsMut<'_> {
-    type Target = [u64];
-
-    fn deref(&self) -> &[u64] {
-        &self.0.words
-    }
-}
-
-impl DerefMut for WordsMut<'_> {
-    fn deref_mut(&mut self) -> &mut [u64] {
-        &mut self.0.words
-    }
-}
-
-impl Drop for WordsMut<'_> {
-    fn drop(&mut self) {
-        self.0.clear_beyond_bound();
     }
 }

@@ -20,7 +20,7 @@ enum Step {
     Union(u64, Vec<u64>),
     Subtract(u64, Vec<u64>),
     Intersect(u64, Vec<u64>),
-    Words(usize, u64),
+    Parts(u64, [u64; 8]),
 }
 
 fn word() -> impl Strategy<Value = u64> {
@@ -50,7 +50,7 @@ fn step() -> impl Strategy<Value = Step> {
         (0..2000u64, pages()).prop_map(|(bound, pages)| Step::Union(bound, pages)),
         (0..2000u64, pages()).prop_map(|(bound, pages)| Step::Subtract(bound, pages)),
         (0..2000u64, pages()).prop_map(|(bound, pages)| Step::Intersect(bound, pages)),
-        (0..64usize, word()).prop_map(|(at, word)| Step::Words(at, word)),
+        (0..5u64, words()).prop_map(|(chunk, words)| Step::Parts(chunk, words)),
     ]
 }
 
@@ -134,12 +134,12 @@ fn apply(step: &Step, set: &mut PageSet, oracle: &mut BTreeSet<u64>) {
             set.intersect(&set_of(*bound, pages));
             oracle.retain(|page| page < bound && pages.contains(page));
         }
-        Step::Words(at, word) => {
-            if let Some(target) = set.words_mut().get_mut(*at) {
-                *target = *word;
-                oracle.retain(|page| page / 64 != *at as u64);
-                oracle.extend(bits_of(*at as u64 * 64, &[*word]));
+        Step::Parts(chunk, words) => {
+            let (chunk, pages) = (ChunkIndex::new(*chunk), ChunkPages::from_words(*words));
+            for mut part in set.parts_mut() {
+                part.insert_chunk(chunk, &pages);
             }
+            oracle.extend(bits_of(chunk.get() * 512, words));
         }
     }
     oracle.retain(|page| *page < set.bound().get());
@@ -154,6 +154,9 @@ fn check(set: &PageSet, oracle: &BTreeSet<u64>) {
         by_words.iter().eq(oracle),
         "the words hold bits beyond the bound"
     );
+
+    let copy = set.clone();
+    assert!(copy == *set && copy.words() == set.words() && copy.count() == set.count());
 
     let runs: Vec<PageRange> = set.runs().collect();
     assert!(
@@ -178,6 +181,14 @@ fn check(set: &PageSet, oracle: &BTreeSet<u64>) {
     let chunks: Vec<(ChunkIndex, ChunkPages)> = set.chunks().collect();
     assert!(chunks.iter().all(|(_, pages)| !pages.is_empty()));
     assert!(chunks.windows(2).all(|pair| pair[0].0 < pair[1].0));
+    for (start, end) in [(0, 3000), (1, 700), (512, 513), (513, 1024), (1024, 2048)] {
+        let within = set
+            .chunk_indices_within(range(start, end))
+            .map(ChunkIndex::get);
+        let begins = |chunk: &u64| (start..end).contains(&(chunk * 512));
+        let wanted = chunks.iter().map(|(chunk, _)| chunk.get()).filter(begins);
+        assert!(within.eq(wanted), "the summary is exact");
+    }
     let by_chunks = chunks.iter().flat_map(|(chunk, pages)| {
         assert_eq!(set.chunk(*chunk), *pages);
         pages.runs().flat_map(move |(first, count)| {
@@ -240,6 +251,58 @@ proptest! {
             prop_assert_eq!(rest.contains(offset), a && !b);
             prop_assert_eq!(shared.contains(offset), a && b);
         }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig {
+        cases: 24,
+        ..ProptestConfig::with_failure_persistence(FileFailurePersistence::WithSource("seeds"))
+    })]
+
+    #[test]
+    fn a_large_set_is_its_parts(
+        gib in 1..96u64,
+        steps in proptest::collection::vec((0..96u64 << 18, 0..200_000u64, 0..5u8), 0..12),
+    ) {
+        // By ranges: a number for each page would take more memory than the set.
+        let bound = PageIndex::new((gib << 18) + 77);
+        let (mut set, mut by_parts) = (PageSet::new(bound), PageSet::new(bound));
+        let mut oracle: Vec<(u64, u64)> = Vec::new();
+        for (start, count, kind) in steps {
+            let pages = range(start, start + count);
+            let inside = (start.min(bound.get()), (start + count).min(bound.get()));
+            // What the range covers is gone from the oracle; an insertion puts it back as a whole.
+            let cut = |(from, to): (u64, u64)| {
+                let (first, last) = inside;
+                [(from, to.min(first.max(from))), (from.max(last.min(to)), to)]
+            };
+            oracle = oracle.into_iter().flat_map(cut).filter(|(from, to)| from < to).collect();
+            if kind < 3 {
+                set.insert_range(pages);
+                by_parts.parts_mut().for_each(|mut part| part.insert_range(pages));
+                oracle.push(inside);
+            } else {
+                set.remove_range(pages);
+                by_parts.parts_mut().for_each(|mut part| part.remove_range(pages));
+            }
+            let wanted: u64 = oracle.iter().map(|(from, to)| to - from).sum();
+            prop_assert_eq!(set.count().get(), wanted);
+            prop_assert_eq!(by_parts.count().get(), wanted);
+            let by_words: u64 = set.words().iter().map(|word| u64::from(word.count_ones())).sum();
+            prop_assert_eq!(by_words, wanted);
+            prop_assert!(set == by_parts && set == set.clone());
+            let filled = |(from, to): &(u64, u64)| set.gaps(range(*from, *to)).next().is_none();
+            prop_assert!(oracle.iter().all(filled));
+        }
+        let ranges: Vec<PageRange> = set.part_ranges().collect();
+        prop_assert_eq!(ranges[0].start(), PageIndex::ZERO);
+        prop_assert_eq!(ranges.last().unwrap().end(), bound);
+        prop_assert!(ranges.windows(2).all(|pair| pair[0].end() == pair[1].start()));
+        prop_assert!(set.parts_mut().map(|part| part.pages()).eq(ranges));
+        set.parts_mut().for_each(|mut part| part.clear());
+        prop_assert!(set.is_empty() && set.words().iter().all(|word| *word == 0));
+        prop_assert!(set.chunks().next().is_none());
     }
 }
 
