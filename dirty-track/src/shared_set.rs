@@ -164,6 +164,7 @@ impl SharedPageSet {
     pub(crate) fn remove_all(&self) {
         for block in self.blocks.iter().filter_map(OnceLock::get) {
             block
+                .words
                 .iter()
                 .for_each(|word| word.store(0, Ordering::Release));
         }

@@ -43,9 +43,18 @@ fn what_is_kept_of_a_guest_is_two_bits_a_page() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// On many threads, in more parts than one: 48 GiB.
+/// In more parts than one: 48 GiB.
 #[test]
 fn rounds_find_what_was_written_and_what_was_left() -> Result<(), Box<dyn Error>> {
+    for threads in [1, 2, 5, 64] {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads);
+        let rounds = || rounds().map_err(|error| format!("{threads} threads: {error}"));
+        pool.build()?.install(rounds)?;
+    }
+    Ok(())
+}
+
+fn rounds() -> Result<(), Box<dyn Error>> {
     let map = guest(48)?;
     let owners = ChunkOwners::new(&map, 2);
     let mut log = PlayedLog::new(map.end()).ok_or("no memory")?;

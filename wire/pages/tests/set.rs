@@ -306,6 +306,63 @@ proptest! {
     }
 }
 
+/// Near the ends of parts of 16 GiB, of blocks and of chunks, and anywhere.
+fn far_page() -> impl Strategy<Value = u64> {
+    let end = |pages: u64| {
+        let near = (0..(1 << 28) / pages, 0..6u64);
+        near.prop_map(move |(nth, offset)| (nth * pages + offset).saturating_sub(3))
+    };
+    prop_oneof![0..1u64 << 28, end(1 << 22), end(1 << 15), end(512)]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig {
+        cases: 24,
+        ..ProptestConfig::with_failure_persistence(FileFailurePersistence::WithSource("seeds"))
+    })]
+
+    #[test]
+    fn parts_that_many_threads_change_are_the_numbers_put_into_them(
+        bound in (1u64 << 28) - 9000..1 << 28,
+        threads in 1..=64usize,
+        before in proptest::collection::vec(far_page(), 0..200),
+        added in proptest::collection::vec(far_page(), 0..600),
+        removed in proptest::collection::vec(far_page(), 0..200),
+    ) {
+        let mut set = set_of(bound, &before);
+        let mut oracle: BTreeSet<u64> = before.iter().chain(&added).copied().collect();
+        // Some are there for sure.
+        let removed = || removed.iter().chain(added.iter().step_by(3));
+        removed().for_each(|page| {
+            oracle.remove(page);
+        });
+        oracle.retain(|page| *page < bound);
+        let mut hands: Vec<Vec<_>> = (0..threads).map(|_| Vec::new()).collect();
+        for (nth, part) in set.parts_mut().enumerate() {
+            hands[nth % threads].push(part);
+        }
+        std::thread::scope(|scope| {
+            for hand in &mut hands {
+                scope.spawn(|| {
+                    for part in hand {
+                        added.iter().for_each(|page| part.insert(PageIndex::new(*page)));
+                        removed().for_each(|page| part.remove(PageIndex::new(*page)));
+                    }
+                });
+            }
+        });
+        prop_assert!(set.part_ranges().len() >= 64);
+        prop_assert_eq!(set.count().get(), oracle.len() as u64);
+        let runs = set.runs().flat_map(PageRange::iter).map(PageIndex::get);
+        prop_assert!(runs.eq(oracle.iter().copied()));
+        let chunks: BTreeSet<u64> = oracle.iter().map(|page| page / 512).collect();
+        let marked = set.chunk_indices_within(range(0, bound)).map(ChunkIndex::get);
+        prop_assert!(marked.eq(chunks), "the summary is exact");
+        let by_words: u64 = set.words().iter().map(|word| u64::from(word.count_ones())).sum();
+        prop_assert_eq!(by_words, oracle.len() as u64);
+    }
+}
+
 #[test]
 fn offsets_beyond_the_chunk_do_nothing() {
     let mut pages = ChunkPages::FULL;
