@@ -174,96 +174,37 @@ impl Pending {
         dirty: &mut PageSet,
         awake: impl Fn(PageRange) -> Awake + Sync,
     ) {
-        let own = &*self;
+        let bits = Bits {
+            pages: self.pages,
+            words: plain(&mut self.words),
+        };
         let inside = sum_of_parts(dirty, |part| {
-            let awake = awake(part.pages().intersect(own.pages));
+            let awake = awake(part.pages().intersect(bits.pages));
             if part.count() == PageCount::ZERO {
-                own.each_chunk(awake, |chunk, pages| part.insert_chunk(chunk, &pages));
+                bits.each_chunk(awake, |chunk, pages| part.insert_chunk(chunk, pages));
                 return part.count().get();
             }
             let mut count = 0;
-            own.each_chunk(awake, |chunk, pages| {
+            bits.each_chunk(awake, |chunk, pages| {
                 count += u64::from(pages.count());
-                part.insert_chunk(chunk, &pages);
+                part.insert_chunk(chunk, pages);
             });
             count
         });
         // What `dirty` has no place for stays pending.
         let mut beyond = 0;
-        if let Some(rest) = PageRange::new(end_of_chunk(dirty.bound()), own.pages.end()) {
-            let awake = awake(rest.intersect(own.pages));
-            own.each_chunk(awake, |_, pages| beyond += u64::from(pages.count()));
+        if let Some(rest) = PageRange::new(end_of_chunk(dirty.bound()), bits.pages.end()) {
+            let awake = awake(rest.intersect(bits.pages));
+            bits.each_chunk(awake, |_, pages| beyond += u64::from(pages.count()));
         }
         *self.left_count.get_mut() = inside + beyond;
-    }
-
-    /// Hands the chunks of `awake` that have a page to `add`, with all that is pending of them.
-    fn each_chunk(
-        &self,
-        awake: impl Iterator<Item = PageRange>,
-        mut add: impl FnMut(ChunkIndex, ChunkPages),
-    ) {
-        for awake in awake.filter(|awake| !awake.is_empty()) {
-            let beyond = end_of_chunk(awake.end()).chunk().get();
-            for chunk in awake.start().chunk().get()..beyond {
-                let chunk = ChunkIndex::new(chunk);
-                let pages = self.chunk(chunk);
-                if !pages.is_empty() {
-                    add(chunk, pages);
-                }
-            }
-        }
-    }
-
-    /// The pages of `chunk` that are pending; of a chunk that sleeps they have no meaning.
-    fn chunk(&self, chunk: ChunkIndex) -> ChunkPages {
-        let start = chunk.pages().start().get();
-        let offset = start.wrapping_sub(self.pages.start().get()) as usize;
-        if offset.is_multiple_of(WORD_PAGES) {
-            let at = offset / WORD_PAGES;
-            if let Some(words) = self.words.get(at..at.saturating_add(CHUNK_WORDS))
-                && let Some(words) = words.first_chunk::<CHUNK_WORDS>()
-            {
-                let words = words.each_ref().map(|word| word.load(Ordering::Relaxed));
-                return ChunkPages::from_words(words);
-            }
-        }
-        ChunkPages::from_words(array::from_fn(|nth| {
-            let mut pages = 0;
-            self.around(chunk, nth, |at, shift| {
-                let word = self.words[at].load(Ordering::Relaxed);
-                pages |= if shift < 0 {
-                    word << -shift
-                } else {
-                    word >> shift
-                };
-            });
-            pages
-        }))
-    }
-
-    /// Where the pages of the `nth` word of `chunk` are: in up to two words, each with how much
-    /// further to the left its bits are than in the chunk's word.
-    fn around(&self, chunk: ChunkIndex, nth: usize, mut word: impl FnMut(usize, i32)) {
-        let page = chunk.pages().start().get() as i64 + (nth * WORD_PAGES) as i64;
-        let offset = page - self.pages.start().get() as i64;
-        let (at, shift) = (
-            offset.div_euclid(WORD_PAGES as i64),
-            offset.rem_euclid(WORD_PAGES as i64) as i32,
-        );
-        for (at, shift) in [(at, shift), (at + 1, shift - WORD_PAGES as i32)] {
-            let is_there = usize::try_from(at).is_ok_and(|at| at < self.words.len());
-            if is_there && shift > -(WORD_PAGES as i32) {
-                word(at as usize, shift);
-            }
-        }
     }
 
     /// Takes pages of `chunk` out. The blocks that it [touches](Self::blocks_of) were cleared.
     pub(crate) fn remove_chunk(&self, chunk: ChunkIndex, pages: &ChunkPages) {
         let mut removed = 0;
         for (nth, pages) in pages.words().iter().enumerate().filter(|(_, it)| **it != 0) {
-            self.around(chunk, nth, |at, shift| {
+            around(self.pages, self.words.len(), chunk, nth, |at, shift| {
                 if self.blocks[at / self.block_words].asleep {
                     return;
                 }
@@ -330,6 +271,85 @@ impl Pending {
     pub(crate) fn overhead_bytes(&self) -> usize {
         size_of_val(&*self.words) + size_of_val(self.blocks.as_slice())
     }
+}
+
+/// The bits while nobody changes them.
+struct Bits<'a> {
+    pages: PageRange,
+    words: &'a [u64],
+}
+
+impl Bits<'_> {
+    /// Hands the chunks of `awake` that have a page to `add`, with all that is pending of them.
+    fn each_chunk(
+        &self,
+        awake: impl Iterator<Item = PageRange>,
+        mut add: impl FnMut(ChunkIndex, &ChunkPages),
+    ) {
+        for awake in awake.filter(|awake| !awake.is_empty()) {
+            let beyond = end_of_chunk(awake.end()).chunk().get();
+            for chunk in awake.start().chunk().get()..beyond {
+                let chunk = ChunkIndex::new(chunk);
+                let pages = self.chunk(chunk);
+                if !pages.is_empty() {
+                    add(chunk, &pages);
+                }
+            }
+        }
+    }
+
+    /// The pages of `chunk` that are pending; of a chunk that sleeps they have no meaning.
+    fn chunk(&self, chunk: ChunkIndex) -> ChunkPages {
+        let start = chunk.pages().start().get();
+        let offset = start.wrapping_sub(self.pages.start().get()) as usize;
+        if offset.is_multiple_of(WORD_PAGES) {
+            let at = offset / WORD_PAGES;
+            if let Some(words) = self.words.get(at..at.saturating_add(CHUNK_WORDS))
+                && let Some(words) = words.first_chunk::<CHUNK_WORDS>()
+            {
+                return ChunkPages::from_words(*words);
+            }
+        }
+        ChunkPages::from_words(array::from_fn(|nth| {
+            let mut pages = 0;
+            around(self.pages, self.words.len(), chunk, nth, |at, shift| {
+                pages |= if shift < 0 {
+                    self.words[at] << -shift
+                } else {
+                    self.words[at] >> shift
+                };
+            });
+            pages
+        }))
+    }
+}
+
+/// Where the pages of the `nth` word of `chunk` are among the words of `pages`: in up to two, each
+/// with how much further to the left its bits are than in the chunk's word.
+fn around(
+    pages: PageRange,
+    word_count: usize,
+    chunk: ChunkIndex,
+    nth: usize,
+    mut word: impl FnMut(usize, i32),
+) {
+    let page = chunk.pages().start().get() as i64 + (nth * WORD_PAGES) as i64;
+    let offset = page - pages.start().get() as i64;
+    let (at, shift) = (
+        offset.div_euclid(WORD_PAGES as i64),
+        offset.rem_euclid(WORD_PAGES as i64) as i32,
+    );
+    for (at, shift) in [(at, shift), (at + 1, shift - WORD_PAGES as i32)] {
+        let is_there = usize::try_from(at).is_ok_and(|at| at < word_count);
+        if is_there && shift > -(WORD_PAGES as i32) {
+            word(at as usize, shift);
+        }
+    }
+}
+
+/// The words without their atomicity, which would keep a processor from reading several at once.
+fn plain(words: &mut [AtomicU64]) -> &mut [u64] {
+    zerocopy::transmute_mut!(words)
 }
 
 #[cfg(test)]
