@@ -203,23 +203,39 @@ impl Pending {
     /// Takes pages of `chunk` out. The blocks that it [touches](Self::blocks_of) were cleared.
     pub(crate) fn remove_chunk(&self, chunk: ChunkIndex, pages: &ChunkPages) {
         let mut removed = 0;
-        for (nth, pages) in pages.words().iter().enumerate().filter(|(_, it)| **it != 0) {
-            around(self.pages, self.words.len(), chunk, nth, |at, shift| {
-                if self.blocks[at / self.block_words].asleep {
-                    return;
-                }
-                let mask = if shift < 0 {
-                    pages >> -shift
-                } else {
-                    pages << shift
-                };
+        let mut take = |at: usize, mask: u64| {
+            if !self.blocks[at / self.block_words].asleep {
                 let old = self.words[at].fetch_and(!mask, Ordering::AcqRel);
                 removed += u64::from((old & mask).count_ones());
-            });
+            }
+        };
+        let words = pages.words().iter().enumerate();
+        let words = words.filter(|(_, pages)| **pages != 0);
+        match self.aligned(chunk) {
+            Some(first) => words.for_each(|(nth, pages)| take(first + nth, *pages)),
+            None => words.for_each(|(nth, pages)| {
+                around(self.pages, self.words.len(), chunk, nth, |at, shift| {
+                    let mask = if shift < 0 {
+                        pages >> -shift
+                    } else {
+                        pages << shift
+                    };
+                    take(at, mask);
+                });
+            }),
         }
         if removed != 0 {
             self.left_count.fetch_sub(removed, Ordering::AcqRel);
         }
+    }
+
+    /// Which word is the first of `chunk`, where the chunk has eight to itself.
+    fn aligned(&self, chunk: ChunkIndex) -> Option<usize> {
+        let start = chunk.pages().start().get();
+        let offset = start.checked_sub(self.pages.start().get())? as usize;
+        let first = offset / WORD_PAGES;
+        let is_whole = first + CHUNK_WORDS <= self.words.len();
+        (offset.is_multiple_of(WORD_PAGES) && is_whole).then_some(first)
     }
 
     /// The blocks that hold bits of `chunk`.
