@@ -1,7 +1,8 @@
 //! Measures what recording costs on this host: the figures in this crate's documentation are from
 //! here. It asserts nothing.
 //!
-//! `cargo run --release -p limosa-dirty --example cost [MiB]`, on a host that does nothing else.
+//! `cargo run --release -p limosa-dirty --example cost [MiB [ring]]`, on a host that does nothing
+//! else; with `ring`, of KVM's dirty rings only. They must hold all of it: 128 MiB.
 
 #[path = "../tests/common/mod.rs"]
 mod common;
@@ -65,6 +66,11 @@ fn main() {
         hole: PageIndex::new(end.get() + 1),
     };
     let thread = guest.spawn(memory.clone(), &task);
+    if std::env::args().nth(2).is_some_and(|only| only == "ring") {
+        control.end();
+        thread.join().expect("the guest's thread");
+        return measure_rings(&memory, &map, &task);
+    }
     for (mode, block) in logs {
         let log = KvmLog::with_mode_at_most(mode, guest.fd(), guest.slots()).expect("a log");
         let name = format!("kvm-log ({mode}), block of {block} chunks");
@@ -116,7 +122,7 @@ fn measure(name: &str, mut source: impl DirtySource, map: &MemoryMap, control: &
         control.run(u64::MAX);
         // Writes at random: the last pages would take as long as all the others.
         dirty.clear();
-        let enough = map.page_count().get() / 100 * 99;
+        let enough = (map.page_count().get() - RESERVED_PAGES) / 100 * 99;
         while dirty.count().get() < enough {
             std::thread::sleep(Duration::from_millis(50));
             match known {

@@ -43,7 +43,7 @@
 //! | per GiB | start | harvest | rearm | stop | a page's first write after its rearm |
 //! |---|---|---|---|---|---|
 //! | [`KvmLog`] | 0.1-0.4 ms | 0.01 ms | 2-8 ms | 5-17 ms | 3.0-3.5 µs |
-//! | [`KvmRing`] | 12 ms | 12-17 ms | 0.04 ms | 5-17 ms | 3.2-4.0 µs |
+//! | [`KvmRing`] | 3-4 ms | 10-14 ms | 0.06 ms | 5-10 ms | 3.2-4.0 µs |
 //! | [`PagemapScan`] | 0.1 ms | 0.2-1 ms | 8-29 ms | 50-120 ms | 1.2-2.3 µs; vCPU 4.3-5.4 µs |
 //! | [`VmmWrites`] | 0.01 ms | 0.004 ms | 0.04 ms | 0 | 7 ns |
 //!
@@ -52,8 +52,8 @@
 //!
 //! The figures are of Linux 6.18 on a virtual machine with two AMD EPYC (family 25) processors at
 //! 2.4 GHz, with KVM's shadow MMU, 4 KiB mappings and every page written; take them as proportions.
-//! The ring's harvest is reckoned from 46-65 ns an entry, protecting the page included; its rearm
-//! and stop are taken from those that make the same calls.
+//! The ring's are the least of several runs beside other work: its harvest takes 40-56 ns an entry,
+//! protecting the page included.
 //! The example `cost` of this crate measures another host.
 //!
 //! # Example

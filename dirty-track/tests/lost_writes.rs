@@ -70,7 +70,7 @@ fn loses_nothing(name: &str, world: &mut World) {
     world.start();
     while rounds < ROUNDS {
         world.run_writers();
-        for _ in 0..1 + random.below(8) {
+        for _ in 0..1 + random.below(12) {
             let dirty = world.harvest();
             let part = part_of(&dirty, &mut random);
             world.copy(&part, 1 + random.below(2) as usize);
