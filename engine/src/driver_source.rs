@@ -19,7 +19,7 @@ use crate::observe::{GuestStep, Moment, Observer, RestStep};
 use crate::report::{Foretold, SlowedFrom, SourceReport};
 use crate::sending::StreamNews;
 use crate::source::SourceRooms;
-use crate::switchover::Mark;
+use crate::switchover::SourceMark as Mark;
 
 /// Moves a running guest to the target that listens at `target`.
 ///
@@ -192,11 +192,26 @@ impl<G: SourceGuest> Driver<'_, G> {
         };
         if ready.index() == from_control {
             let lost = |_| Input::ControlLost("the control link's thread ended".into());
-            return Some(ready.recv(&self.control).map_or_else(lost, input_of));
+            let news = ready.recv(&self.control);
+            self.mark_word(news.as_ref().ok());
+            return Some(news.map_or_else(lost, input_of));
         }
         let news = ready.recv(&self.streams).ok()?;
         self.tell_progress();
         self.on_stream(news)
+    }
+
+    /// Marks what the target says of the switchover.
+    fn mark_word(&mut self, news: Option<&ControlNews>) {
+        let clock = &mut self.rooms.clock;
+        match news {
+            Some(ControlNews::Message(Message::RoundLanded(_))) => {
+                clock.mark_after(Mark::LastRoundSent, Mark::LandedHeard);
+            }
+            Some(ControlNews::Message(Message::Prepared(_))) => clock.mark(Mark::PreparedHeard),
+            Some(ControlNews::Message(Message::Running(_))) => clock.mark(Mark::Running),
+            _ => {}
+        }
     }
 
     fn tell_progress(&mut self) {
@@ -381,7 +396,9 @@ impl<G: SourceGuest> Driver<'_, G> {
             // It may be large, and the guest stands still.
             Message::State(_) => {
                 let wait = Wait::at_most(config.session.switchover_max);
-                control.send(message, &wait.unless(self.rooms.cancel.flag()))
+                let sent = control.send(message, &wait.unless(self.rooms.cancel.flag()));
+                self.rooms.clock.mark(Mark::StateSent);
+                sent
             }
             _ => control.send(message, &Wait::at_most(config.link.io_silence_max)),
         };
@@ -410,6 +427,7 @@ impl<G: SourceGuest> Driver<'_, G> {
         report.elapsed = self.begun.elapsed();
         report.switchover = self.rooms.clock.figures();
         report.rested = self.rooms.config.steering.rested();
+        report.marks = self.rooms.clock;
         let cause = match outcome {
             // The guest runs at the target; what could not be let go here does not change that.
             Outcome::Completed => return Ok(report),

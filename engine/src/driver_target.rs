@@ -22,6 +22,7 @@ use crate::landing::LandingNews;
 use crate::observe::{Moment, Observer};
 use crate::report::TargetReport;
 use crate::survey::Survey;
+use crate::switchover::TargetMark as Mark;
 use crate::target::TargetRooms;
 
 /// How often a wait for page streams looks at what could end it early.
@@ -174,7 +175,9 @@ impl<H: TargetHost> Driver<'_, '_, '_, H> {
         };
         if ready.index() == from_control {
             let lost = |_| Input::ControlLost("the control link's thread ended".into());
-            return Some(ready.recv(&self.control).map_or_else(lost, input_of));
+            let news = ready.recv(&self.control);
+            self.mark_word(news.as_ref().ok());
+            return Some(news.map_or_else(lost, input_of));
         }
         if ready.index() == from_survey {
             // There is no message: it is the end that counts.
@@ -185,8 +188,23 @@ impl<H: TargetHost> Driver<'_, '_, '_, H> {
         self.on_stream(news)
     }
 
+    /// Marks what the source says of the switchover.
+    fn mark_word(&mut self, news: Option<&ControlNews>) {
+        let clock = &mut self.rooms.clock;
+        match news {
+            Some(ControlNews::Message(Message::State(_))) => clock.mark(Mark::StateReceived),
+            Some(ControlNews::Message(Message::RoundEnd(_))) => {
+                clock.mark_after(Mark::Announced, Mark::TotalsHeard);
+            }
+            Some(ControlNews::Message(Message::HandOver(_))) => clock.mark(Mark::HandOverReceived),
+            _ => {}
+        }
+    }
+
     fn on_survey(&mut self) -> Option<Input> {
-        Some(match self.survey.finish()? {
+        let found = self.survey.finish()?;
+        self.rooms.clock.mark(Mark::Surveyed);
+        Some(match found {
             Ok(policy) => Input::HostSurveyed(policy.host),
             Err(cause) => self.failed(cause),
         })
@@ -194,14 +212,17 @@ impl<H: TargetHost> Driver<'_, '_, '_, H> {
 
     fn on_stream(&mut self, news: LandingNews) -> Option<Input> {
         match news {
-            LandingNews::RoundLanded(round) => Some(match self.rooms.counted(round) {
+            LandingNews::RoundLanded(round, at) => {
+                self.rooms.clock.renew(Mark::LastPageLanded, at);
+                Some(match self.rooms.counted(round) {
                 Some((frames, pages)) => Input::RoundLanded {
                     round,
                     frames,
                     pages,
                 },
                 None => Input::BadPages(format!("round {} is over before it began", round.next())),
-            }),
+            })
+            }
             LandingNews::Failed {
                 stream,
                 cause: Cause::Transport(error),
@@ -267,6 +288,7 @@ impl<H: TargetHost> Driver<'_, '_, '_, H> {
                 return Ok(gap.map(Input::BadPages));
             }
             Action::SurveyHost => {
+                rooms.clock.mark(Mark::Announced);
                 if let Some(host) = rooms.host.take() {
                     self.survey = Survey::start(self.scope, host)?;
                 }
@@ -318,6 +340,11 @@ impl<H: TargetHost> Driver<'_, '_, '_, H> {
         let Some(control) = &mut self.rooms.control else {
             return Ok(None);
         };
+        match message {
+            Message::Prepared(_) => self.rooms.clock.mark(Mark::PreparedSent),
+            Message::Running(_) => self.rooms.clock.mark(Mark::RunningSent),
+            _ => {}
+        }
         match control.send(message, &Wait::at_most(self.config.link.io_silence_max)) {
             Err(Cause::Transport(error)) => {
                 self.after_last_words(Input::ControlLost(error.to_string()));
@@ -384,6 +411,7 @@ impl<H: TargetHost> Driver<'_, '_, '_, H> {
         let custody = self.session.custody();
         let mut report = self.rooms.report;
         report.elapsed = self.begun.elapsed();
+        report.marks = self.rooms.clock;
         let cause = match outcome {
             Outcome::Completed => match self.rooms.guest {
                 Some(guest) => return Ok(Landed { guest, report }),

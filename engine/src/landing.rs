@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Instant;
 
 use crossbeam_channel::Sender;
 use limosa_pipeline::{FrameSource, GuestMemory, LandError, Landed, Lander, Ledger};
@@ -14,8 +15,8 @@ use crate::last_word::LastWord;
 
 /// What a stream's thread tells the driver.
 pub(crate) enum LandingNews {
-    /// The last stream has passed the barrier of a round.
-    RoundLanded(Round),
+    /// The last stream has passed the barrier of a round, and when.
+    RoundLanded(Round, Instant),
     /// The stream is of no more use.
     Failed { stream: StreamIndex, cause: Cause },
 }
@@ -135,7 +136,7 @@ fn land_all(link: PageLink, mut lander: Lander, news: &Sender<LandingNews>) {
                     complete: true,
                 }) => {
                     // The driver may have gone; then nobody waits for the round.
-                    let _ = news.send(LandingNews::RoundLanded(round));
+                    let _ = news.send(LandingNews::RoundLanded(round, Instant::now()));
                 }
                 Ok(_) => {}
                 Err(end) => break end,

@@ -61,6 +61,7 @@ pub use report::{
     Foretold, RoundFigures, SlowedFrom, SourceReport, SwitchoverFigures, TargetReport,
 };
 pub use steering::Steering;
+pub use switchover::{Marks, SourceMark, TargetMark};
 
 // What an embedder needs of the rooms, so that it depends on one crate.
 pub use limosa_dirty::DirtySource;

@@ -5,6 +5,8 @@ use std::time::Duration;
 use limosa_session::{Forecast, OnStall, Rehearsal, Slowdown, Warning};
 use limosa_wire::{EncodingCounts, Round, RoundKind};
 
+use crate::switchover::{Marks, SourceMark, TargetMark};
+
 /// One round as the source saw it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RoundFigures {
@@ -74,6 +76,8 @@ pub struct SourceReport {
     pub warnings: Vec<Warning>,
     /// The pause.
     pub switchover: SwitchoverFigures,
+    /// The same by the clock.
+    pub marks: Marks<SourceMark>,
     /// Each round.
     pub rounds: Vec<RoundFigures>,
     /// What a pause took that was tried out; none where that can't be done.
@@ -94,6 +98,8 @@ pub struct SourceReport {
     pub io: String,
     /// How writes were followed.
     pub tracking: String,
+    /// What it took to begin to follow them: the guest ran, and may have been slowed down.
+    pub tracking_start: Duration,
 }
 
 impl SourceReport {
@@ -139,4 +145,6 @@ pub struct TargetReport {
     pub overhead_bytes: u64,
     /// How page streams reached the kernel, and why so.
     pub io: String,
+    /// The switchover by the clock.
+    pub marks: Marks<TargetMark>,
 }

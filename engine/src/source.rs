@@ -23,7 +23,7 @@ use crate::guest::SourceGuest;
 use crate::observe::{Moment, Observer, Progress};
 use crate::report::{RoundFigures, SourceReport};
 use crate::sending::{Sending, SendingPlan, SharedDirty, StreamNews, StreamWork, within_budget};
-use crate::switchover::{Mark, SwitchoverClock};
+use crate::switchover::{Marks, SourceMark as Mark};
 
 /// Everything that a migration holds on the source. The driver owns the session; this does its
 /// work.
@@ -36,7 +36,7 @@ pub(crate) struct SourceRooms<'a, G: SourceGuest> {
     pub(crate) control: Option<Control>,
     pub(crate) memory: Arc<dyn GuestMemory>,
     pub(crate) news: Sender<StreamNews>,
-    pub(crate) clock: SwitchoverClock,
+    pub(crate) clock: Marks<Mark>,
     pub(crate) report: SourceReport,
     sending: Option<Sending>,
     dirty: Option<SharedDirty>,
@@ -86,7 +86,7 @@ impl<'a, G: SourceGuest> SourceRooms<'a, G> {
             control: None,
             memory,
             news,
-            clock: SwitchoverClock::default(),
+            clock: Marks::default(),
             report: SourceReport::default(),
             sending: None,
             dirty: None,
@@ -148,7 +148,9 @@ impl<'a, G: SourceGuest> SourceRooms<'a, G> {
     /// Begins to follow the guest's writes.
     pub(crate) fn start_tracking(&mut self) -> Result<(), Cause> {
         let mut dirty = self.guest.dirty_source()?;
+        let begun = Instant::now();
         dirty.start()?;
+        self.report.tracking_start = begun.elapsed();
         self.report.tracking = dirty.describe().into();
         self.dirty = Some(Arc::new(RwLock::new(dirty)));
         self.last_harvest = Some(Instant::now());
@@ -303,6 +305,8 @@ impl<'a, G: SourceGuest> SourceRooms<'a, G> {
             reports: vec![None; usize::from(stream_count)],
         });
         sending.start_round(plan.round, work.collect(), rearm);
+        self.clock
+            .mark_after(Mark::Harvested, Mark::LastRoundOrdered);
         Ok(())
     }
 

@@ -13,6 +13,7 @@ use crate::error::Cause;
 use crate::guest::{TargetGuest, TargetHost};
 use crate::landing::{Landing, LandingNews, LandingPlan};
 use crate::report::TargetReport;
+use crate::switchover::{Marks, TargetMark as Mark};
 
 /// Everything that a migration holds on the target. The driver owns the session; this does its
 /// work.
@@ -22,6 +23,7 @@ pub(crate) struct TargetRooms<'a, H: TargetHost> {
     pub(crate) guest: Option<H::Guest>,
     pub(crate) control: Option<Control>,
     pub(crate) report: TargetReport,
+    pub(crate) clock: Marks<Mark>,
     news: Sender<LandingNews>,
     landing: Option<Landing>,
     ledger: Option<Arc<Ledger>>,
@@ -35,6 +37,7 @@ impl<'a, H: TargetHost> TargetRooms<'a, H> {
             guest: None,
             control: None,
             report: TargetReport::default(),
+            clock: Marks::default(),
             news,
             landing: None,
             ledger: None,
@@ -103,17 +106,23 @@ impl<'a, H: TargetHost> TargetRooms<'a, H> {
         // It has grown with what arrived.
         let buffers_bytes = self.landing.as_ref().map_or(0, Landing::overhead_bytes);
         self.report.overhead_bytes = buffers_bytes + ledger.overhead_bytes() as u64;
-        ledger.complete().map_err(|gap| gap.to_string())
+        ledger.complete().map_err(|gap| gap.to_string())?;
+        self.clock.mark(Mark::LedgerComplete);
+        Ok(())
     }
 
     /// Puts the state in place.
     pub(crate) fn restore(&mut self, sections: Vec<StateSection>) -> Result<(), Cause> {
-        Ok(self.guest()?.restore_state(sections)?)
+        self.guest()?.restore_state(sections)?;
+        self.clock.mark(Mark::Restored);
+        Ok(())
     }
 
     /// Lets the guest run.
     pub(crate) fn resume(&mut self) -> Result<(), Cause> {
-        Ok(self.guest()?.resume()?)
+        self.guest()?.resume()?;
+        self.clock.mark(Mark::Resumed);
+        Ok(())
     }
 
     /// Ends page streams and control link, and waits for their threads.

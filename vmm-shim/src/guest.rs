@@ -2,7 +2,7 @@
 //! `embed.rs`, what a benchmark asks is in `workload.rs`.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use kvm_ioctls::Kvm;
 use limosa::Slowdown;
@@ -257,11 +257,6 @@ impl KvmGuest {
             Stage::Running => return Ok(()),
             stage => return Err(stage_error(stage, "resumed")),
         }
-        // One that did not come out at the last pause runs on, and is not told.
-        self.threads
-            .workers()
-            .iter()
-            .for_each(|cell| cell.tell_of_pause());
         self.threads.resume();
         self.stage = Stage::Running;
         Ok(())
@@ -357,6 +352,13 @@ impl KvmGuest {
     #[must_use]
     pub fn vcpu_cpu_times(&self) -> Vec<Duration> {
         self.threads.cpu_times()
+    }
+
+    /// When the last vCPU went into the guest after it was let run; `None` until all have, and while
+    /// they are to stand still.
+    #[must_use]
+    pub fn all_in_since(&self) -> Option<Instant> {
+        self.threads.all_in_since()
     }
 
     /// What it printed on this host: the last 64 KiB.

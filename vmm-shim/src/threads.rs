@@ -87,6 +87,8 @@ struct Orders<Fault> {
     regulator: Option<Regulator>,
     /// Changes with `regulator`.
     regulator_number: u64,
+    /// When a thread last went to work.
+    last_in: Option<Instant>,
     faults: Vec<(usize, Fault)>,
 }
 
@@ -119,6 +121,7 @@ impl<Fault> Gate<Fault> {
                 held: vec![false; count],
                 regulator: None,
                 regulator_number: 0,
+                last_in: None,
                 faults: Vec::new(),
             }),
             wanted: (0..count).map(|_| AtomicBool::new(false)).collect(),
@@ -143,6 +146,8 @@ impl<Fault> Gate<Fault> {
             let all = self.wanted.iter();
             all.for_each(|wanted| wanted.store(false, Ordering::SeqCst));
         }
+        // Threads that wake need the lock.
+        drop(orders);
         self.to_threads.notify_all();
         self.to_brake.notify_all();
     }
@@ -245,6 +250,7 @@ impl<W: Worker> Crew<W> {
                 orders = waited.unwrap_or_else(PoisonError::into_inner);
             }
             orders.parked -= 1;
+            orders.last_in = Some(Instant::now());
             if let Some(wanted) = self.gate.wanted.get(index) {
                 wanted.store(true, Ordering::SeqCst);
             }
@@ -259,7 +265,12 @@ impl<W: Worker> Crew<W> {
                 may_work = false;
             }
             orders.parked += 1;
-            self.gate.to_host.notify_all();
+            let is_last = orders.parked == self.workers.len();
+            drop(orders);
+            // Who pauses waits for all: to be woken by each would cost processors the others need.
+            if is_last {
+                self.gate.to_host.notify_all();
+            }
         }
     }
 }
@@ -369,6 +380,14 @@ impl<W: Worker> Threads<W> {
             }
         }
         Ok(())
+    }
+
+    /// When the last thread went to work, once all of them have that did not stop for good; `None`
+    /// before, and while they are to stand still.
+    pub(crate) fn all_in_since(&self) -> Option<Instant> {
+        let orders = self.crew.gate.lock();
+        let all_in = orders.order == Order::Work && orders.parked == orders.faults.len();
+        orders.last_in.filter(|_| all_in)
     }
 
     /// What stopped a worker for good, by its number; the first that happened comes first.
@@ -550,8 +569,14 @@ mod tests {
         let threads = Threads::spawn("test", counters(0)).expect("threads");
         assert_eq!(threads.state(), RunState::Paused);
         for _ in 0..100 {
+            assert_eq!(threads.all_in_since(), None);
+            let resumed = Instant::now();
             threads.resume();
             assert_eq!(threads.state(), RunState::Running);
+            while threads.all_in_since().is_none() {
+                std::thread::yield_now();
+            }
+            assert!(threads.all_in_since() >= Some(resumed));
             std::thread::sleep(Duration::from_micros(300));
             threads.pause().expect("pause");
             assert_eq!(threads.state(), RunState::Paused);

@@ -313,15 +313,6 @@ impl VcpuCell {
         self.vcpu.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Tells the guest's watchdog that it stood still, if its thread stands still.
-    ///
-    /// KVM refuses where the guest has no kvmclock, and then there is nothing to tell.
-    pub(crate) fn tell_of_pause(&self) {
-        if let Ok(vcpu) = self.vcpu.try_lock() {
-            vcpu.fd.kvmclock_ctrl().ok();
-        }
-    }
-
     /// Lets `KVM_RUN` return at once (1), or not (0).
     fn set_immediate_exit(&self, value: u8) {
         // SAFETY: the byte lies in a page that is mapped as long as the vCPU, which this cell owns.
@@ -342,6 +333,9 @@ impl Worker for VcpuCell {
 
     fn work(&self, wanted: &dyn Fn() -> bool) -> Result<(), VcpuFault> {
         let mut vcpu = self.lock();
+        // Tells the guest's watchdog that it stood still. KVM refuses where the guest has no
+        // kvmclock, and then there is nothing to tell.
+        vcpu.fd.kvmclock_ctrl().ok();
         while wanted() {
             vcpu.stay()?;
         }

@@ -41,6 +41,10 @@ pub trait Workload {
     /// The CPU time that each vCPU has used on this host.
     fn vcpu_cpu_times(&self) -> Vec<Duration>;
 
+    /// When the last of its vCPUs went into the guest after it was let run; `None` until all have,
+    /// and while it is to stand still.
+    fn all_in_since(&self) -> Option<Instant>;
+
     /// What it printed on this host.
     fn serial_output(&self) -> Vec<u8>;
 
@@ -165,6 +169,10 @@ impl Workload for KvmGuest {
 
     fn vcpu_cpu_times(&self) -> Vec<Duration> {
         Self::vcpu_cpu_times(self)
+    }
+
+    fn all_in_since(&self) -> Option<Instant> {
+        Self::all_in_since(self)
     }
 
     fn cpuid(&self) -> Result<Option<CpuidTable>, ShimError> {

@@ -5,8 +5,13 @@ use std::time::Duration;
 use anyhow::Result;
 
 use crate::child::Worker;
-use crate::protocol::{Answer, CpuFacts, GuestSight, Order, SourceSide, TargetSide};
-use crate::report::{BothSides, Check, Compat, CpuSeconds, Downtime, Run, RunOutcome, Verified};
+use crate::protocol::{
+    Answer, CpuFacts, GuestSight, MarksNs, MoveFigures, Order, SourceSide, TargetSide,
+};
+use crate::report::{
+    BothSides, Check, Compat, CpuSeconds, Downtime, Quantiles, Run, RunOutcome, Tracking, Verified,
+};
+use crate::switchover::{Switchover, quantiles_of};
 use crate::worker::READS_ANOTHER;
 
 /// Longest time for a guest's check of all its memory, and for a digest of it.
@@ -21,6 +26,20 @@ pub(crate) struct Move {
     pub(crate) target: Option<TargetSide>,
 }
 
+impl Move {
+    /// The moments of its switchover on both sides, which are empty where there were none.
+    pub(crate) fn marks(&self) -> BothSides<MarksNs> {
+        let source = self.source.figures.as_ref();
+        BothSides {
+            source: source.map_or_else(MarksNs::new, |figures| figures.switchover_ns.clone()),
+            target: self
+                .target
+                .as_ref()
+                .map_or_else(MarksNs::new, |target| target.switchover_ns.clone()),
+        }
+    }
+}
+
 /// Which proofs were asked for.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Proofs {
@@ -31,13 +50,13 @@ pub(crate) struct Proofs {
 }
 
 /// Asks the guest, which is with `here`, what it saw and whether all its memory is right, and puts
-/// everything together. How often it moved and how large it is, the caller adds.
+/// everything together. How often it moved and how large it is, the caller adds; `hops` are the
+/// moments of all its switchovers.
 pub(crate) fn conclude(
     proofs: Proofs,
-    last: &Move,
+    (last, hops): (&Move, &[BothSides<MarksNs>]),
     cpu: CpuFacts,
-    here: &mut Worker,
-    there: &mut Worker,
+    (here, there): (&mut Worker, &mut Worker),
 ) -> Result<Run> {
     let (source, target) = (&last.source, last.target.as_ref());
     let figures = source.figures.as_ref();
@@ -62,6 +81,7 @@ pub(crate) fn conclude(
             Check::Off
         },
     };
+    let pauses = Pauses::of(hops, &sight);
     let landed = |cpu_s| source.completed().then_some(cpu_s);
     Ok(Run {
         outcome: outcome_of(&source.ending.outcome),
@@ -97,18 +117,61 @@ pub(crate) fn conclude(
             source: source.huge_share,
             target: target.and_then(|target| target.huge_share),
         },
-        tracking: figures.map(|figures| figures.tracking.clone()),
         rounds: figures.map_or_else(Vec::new, |figures| figures.rounds.clone()),
         convergence: figures.map(|figures| figures.convergence.clone()),
+        switchover: pauses.last.filter(|_| source.completed()),
+        hop_switchovers: pauses.each,
+        hop_gap_ms: pauses.gap_ms,
+        tracking: figures.map(tracking_of),
         timeline: source.timeline.clone(),
-        compat: Compat {
-            cpu,
-            warnings: figures.map_or_else(Vec::new, |figures| figures.warnings.clone()),
-            handshake_ms: figures.map(|figures| figures.handshake_ms),
-            prepare_ms: target.and_then(|target| target.prepare_ms),
-        },
+        compat: compat_of(cpu, last),
         verified,
     })
+}
+
+/// The pauses of which both sides have told, with what the guest says of them.
+struct Pauses {
+    last: Option<Switchover>,
+    /// Of a chain of moves; else empty.
+    each: Vec<Switchover>,
+    /// Over a chain of moves.
+    gap_ms: Option<Quantiles>,
+}
+
+impl Pauses {
+    fn of(hops: &[BothSides<MarksNs>], sight: &GuestSight) -> Self {
+        let of = |(hop, marks): (usize, &BothSides<MarksNs>)| {
+            let gap = sight.gaps_ms.get(hop).copied().flatten();
+            Switchover::of(&marks.source, &marks.target, gap)
+        };
+        let mut each: Vec<_> = hops.iter().enumerate().filter_map(of).collect();
+        let last = each.last().cloned();
+        let mut gap_ms = quantiles_of(sight.gaps_ms.iter().copied().flatten());
+        if hops.len() < 2 {
+            each.clear();
+            gap_ms = None;
+        }
+        Self { last, each, gap_ms }
+    }
+}
+
+/// What a GiB of it takes, the caller adds.
+fn tracking_of(figures: &MoveFigures) -> Tracking {
+    Tracking {
+        by: figures.tracking.clone(),
+        start_ms: figures.tracking_start_ms,
+        start_ms_per_gib: 0.0,
+    }
+}
+
+fn compat_of(cpu: CpuFacts, last: &Move) -> Compat {
+    let figures = last.source.figures.as_ref();
+    Compat {
+        cpu,
+        warnings: figures.map_or_else(Vec::new, |figures| figures.warnings.clone()),
+        handshake_ms: figures.map(|figures| figures.handshake_ms),
+        prepare_ms: last.target.as_ref().and_then(|target| target.prepare_ms),
+    }
 }
 
 fn outcome_of(word: &str) -> RunOutcome {

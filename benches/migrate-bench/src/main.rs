@@ -22,6 +22,7 @@ mod refusal;
 mod report;
 mod rivals;
 mod run;
+mod switchover;
 mod table;
 mod timeline;
 mod units;

@@ -1,5 +1,6 @@
 //! What `run` and its worker processes say to each other: one JSON object a line.
 
+use std::collections::BTreeMap;
 use std::num::NonZeroU64;
 use std::time::Duration;
 
@@ -289,6 +290,10 @@ impl Ending {
     }
 }
 
+/// Moments by name, in nanoseconds on this host's monotonic clock: those of two processes of one
+/// host can be compared.
+pub(crate) type MarksNs = BTreeMap<String, u64>;
+
 /// What the source measured.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct SourceSide {
@@ -329,6 +334,12 @@ pub(crate) struct MoveFigures {
     pub(crate) io: String,
     /// How the guest's writes were recorded, and why so.
     pub(crate) tracking: String,
+    /// What it took to begin to follow writes.
+    #[serde(default)]
+    pub(crate) tracking_start_ms: f64,
+    /// The moments of the switchover on the source.
+    #[serde(default)]
+    pub(crate) switchover_ns: MarksNs,
     /// From the connect until both sides had agreed on the guest's processor.
     pub(crate) handshake_ms: f64,
     /// What differed of the processors and was forgiven, with the reasons.
@@ -348,6 +359,9 @@ pub(crate) struct TargetSide {
     #[serde(default)]
     pub(crate) huge_share: Option<f64>,
     pub(crate) digest: Option<u64>,
+    /// The moments of the switchover on the target.
+    #[serde(default)]
+    pub(crate) switchover_ns: MarksNs,
     /// What of the handshake it took to make machine and memory.
     pub(crate) prepare_ms: Option<f64>,
     /// The move that followed from there, where one was asked for.
@@ -360,6 +374,10 @@ pub(crate) struct TargetSide {
 pub(crate) struct GuestSight {
     /// Gap across the last switchover, the largest of all vCPUs.
     pub(crate) gap_ms: Option<f64>,
+    /// The same of each switchover, from the first one of its life; none of those that it has
+    /// forgotten.
+    #[serde(default)]
+    pub(crate) gaps_ms: Vec<Option<f64>>,
     pub(crate) writes: u64,
     pub(crate) vcpu_cpu_s: f64,
 }

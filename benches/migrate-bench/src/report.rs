@@ -10,6 +10,7 @@ use crate::link::LinkFacts;
 use crate::protocol::CpuFacts;
 use crate::reference::SocketSettings;
 use crate::refusal::Reason;
+use crate::switchover::Switchover;
 use crate::timeline::Timeline;
 
 /// The schema's name and version.
@@ -155,12 +156,21 @@ pub(crate) struct Run {
     pub(crate) overhead_bytes: BothSides<Option<u64>>,
     /// Shares, from 0 to 1.
     pub(crate) huge_pages: BothSides<Option<f64>>,
-    /// How the guest's writes were recorded, and why so.
-    pub(crate) tracking: Option<String>,
     pub(crate) rounds: Vec<RoundFigures>,
     /// None of a move that did not complete.
     #[serde(default)]
     pub(crate) convergence: Option<ConvergenceFigures>,
+    // Reports of earlier builds lack these.
+    #[serde(default)]
+    pub(crate) switchover: Option<Switchover>,
+    /// Of a chain of moves, every one of them.
+    #[serde(default)]
+    pub(crate) hop_switchovers: Vec<Switchover>,
+    /// Of a chain of moves, over all of them.
+    #[serde(default)]
+    pub(crate) hop_gap_ms: Option<Quantiles>,
+    #[serde(default)]
+    pub(crate) tracking: Option<Tracking>,
     pub(crate) timeline: Timeline,
     pub(crate) compat: Compat,
     pub(crate) verified: Verified,
@@ -178,6 +188,15 @@ pub(crate) struct Compat {
     pub(crate) prepare_ms: Option<f64>,
 }
 
+/// How the guest's writes were followed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Tracking {
+    pub(crate) by: String,
+    /// What it took to begin.
+    pub(crate) start_ms: f64,
+    pub(crate) start_ms_per_gib: f64,
+}
+
 /// The pause as each saw it.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct Downtime {
@@ -185,7 +204,7 @@ pub(crate) struct Downtime {
     pub(crate) guest: Option<f64>,
 }
 
-/// Quantiles of the guest's stalls before the switchover, in milliseconds.
+/// Quantiles of what the guest saw, in milliseconds.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Quantiles {
     pub(crate) p50: f64,

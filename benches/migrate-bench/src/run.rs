@@ -17,7 +17,7 @@ use crate::orders::{cpu_order, guest_order, link_order};
 use crate::progress::{Bar, Show};
 use crate::protocol::{Answer, CpuOrder, GuestOrder, LinkOrder, Order, SourceSide, TargetSide};
 use crate::reference::{Carriage, SocketSettings, SpeedSamples};
-use crate::report::Run;
+use crate::report::{Run, Tracking};
 use crate::warm::WarmMemory;
 use crate::worker::spec_of;
 
@@ -153,7 +153,7 @@ impl Bench {
             Answer::Ready { cpu, .. } => cpu,
             _ => None,
         })?;
-        let mut hops = 0;
+        let (mut hops, mut marks) = (0, Vec::new());
         let last = loop {
             bar.say("connecting");
             // What takes the guest in: the target, and every second time the source.
@@ -167,6 +167,7 @@ impl Bench {
             if !moved.source.completed() {
                 break moved;
             }
+            marks.push(moved.marks());
             std::mem::swap(&mut here, &mut there);
             hops += 1;
             if hops == self.hops {
@@ -175,13 +176,17 @@ impl Bench {
         };
         bar.say("checking the guest's memory");
         // `here` has the guest now, wherever it ended.
-        let run = conclude(self.proofs, &last, cpu, &mut here, &mut there);
+        let run = conclude(self.proofs, (&last, &marks), cpu, (&mut here, &mut there));
         bar.end();
         let (run, guest_bytes) = (run?, self.guest.memory_bytes);
         Ok(Run {
             hops,
             guest_bytes,
             throughput_gib_s: run.total_ms.map(|ms| gib_s(guest_bytes, ms)),
+            tracking: run.tracking.map(|tracking| Tracking {
+                start_ms_per_gib: tracking.start_ms * f64::from(1 << 30) / guest_bytes as f64,
+                ..tracking
+            }),
             ..run
         })
     }

@@ -5,6 +5,7 @@ use comfy_table::{Cell, CellAlignment, Table, presets};
 use crate::link::LinkFacts;
 use crate::refusal;
 use crate::report::{Check, Config, Pages, Reference, Report, Run, RunOutcome, Spread, Summary};
+use crate::switchover::Steps;
 use crate::units::{show_bits, show_bytes, show_ms};
 
 /// The runs side by side, then what they have in common.
@@ -33,15 +34,15 @@ pub(crate) fn show(report: &Report) -> String {
 /// A figure's name, how a run shows it, and its median.
 struct Row {
     name: &'static str,
-    figure: fn(&Run) -> String,
+    figure: Box<dyn Fn(&Run) -> String>,
     median: String,
 }
 
 impl Row {
-    fn new(name: &'static str, figure: fn(&Run) -> String) -> Self {
+    fn new(name: &'static str, figure: impl Fn(&Run) -> String + 'static) -> Self {
         Self {
             name,
-            figure,
+            figure: Box::new(figure),
             median: String::new(),
         }
     }
@@ -55,6 +56,7 @@ impl Row {
 fn rows(report: &Report) -> Vec<Row> {
     let mut rows = vec![Row::new("outcome", outcome)];
     rows.extend(time_rows(&report.summary));
+    rows.extend(switchover_rows(&report.runs));
     rows.extend(wire_rows(&report.summary));
     rows.extend(cost_rows());
     rows.extend([
@@ -89,6 +91,39 @@ fn time_rows(summary: &Summary) -> [Row; 7] {
         })
         .median(summary.ratio_to_sockets, show_ratio),
     ]
+}
+
+/// Where the downtime goes; the report has it in more detail.
+fn switchover_rows(runs: &[Run]) -> [Row; 6] {
+    let row = |name, figure: fn(&Run) -> Option<f64>| {
+        let median = Spread::of(runs.iter().filter_map(figure));
+        Row::new(name, move |run| known(figure(run), show_ms)).median(median, show_ms)
+    };
+    [
+        row("  until it stands still", |run| {
+            step_ms(run, |steps| steps.pause)
+        }),
+        row("  until its pages are there", |run| {
+            step_ms(run, |steps| steps.harvest + steps.last_pages)
+        }),
+        row("  until it could run there", |run| {
+            step_ms(run, |steps| steps.prepare)
+        }),
+        row("  until it is handed over", |run| {
+            step_ms(run, |steps| steps.hand_over)
+        }),
+        row("  until it runs there", |run| {
+            step_ms(run, |steps| steps.resume)
+        }),
+        row("start of tracking", |run| {
+            run.tracking.as_ref().map(|tracking| tracking.start_ms)
+        }),
+    ]
+}
+
+fn step_ms(run: &Run, of: fn(&Steps) -> f64) -> Option<f64> {
+    let switchover = run.switchover.as_ref()?;
+    Some(of(&switchover.steps_us) / 1e3)
 }
 
 fn wire_rows(summary: &Summary) -> [Row; 10] {

@@ -96,7 +96,7 @@ const REFERENCE: [(&str, Kind); 11] = [
 ];
 
 /// Of a completed run.
-const RUN: [(&str, Kind); 68] = [
+const RUN: [(&str, Kind); 80] = [
     ("/outcome", OneOf(&["completed"])),
     ("/custody", OneOf(&["target"])),
     ("/error", Null),
@@ -147,6 +147,19 @@ const RUN: [(&str, Kind); 68] = [
     ("/convergence/slowed", Any),
     ("/convergence/held_pages", Amount),
     ("/convergence/rested_ms", Amount),
+    ("/switchover/steps_us/pause", Figure),
+    ("/switchover/steps_us/harvest", Figure),
+    ("/switchover/steps_us/last_pages", Figure),
+    ("/switchover/steps_us/prepare", Figure),
+    ("/switchover/steps_us/hand_over", Figure),
+    ("/switchover/steps_us/resume", Figure),
+    ("/switchover/sum_us", Figure),
+    ("/switchover/guest_us", Figure),
+    ("/hop_switchovers", Any),
+    ("/hop_gap_ms", Null),
+    ("/tracking/by", Text),
+    ("/tracking/start_ms", Figure),
+    ("/tracking/start_ms_per_gib", Figure),
     ("/timeline/samples/0/ms", Figure),
     ("/timeline/samples/0/sent_bytes", Amount),
     ("/timeline/samples/0/send_gib_s", Null),
@@ -285,6 +298,7 @@ fn every_field_is_there_and_adds_up() {
             assert_eq!(keys(run), documented("## `runs[]`"));
             assert_adds_up(run, 64 * MIB);
             assert_timeline(run);
+            assert_switchover(run, &run["switchover"]);
         }
         assert_summary(&report);
     }
@@ -366,6 +380,67 @@ fn assert_timeline(run: &Value) {
         "{downtime}: {timeline}"
     );
     assert!(runs <= number(run, "total_ms"), "{timeline}");
+}
+
+/// Every moment of either side is there, in an order that can be, and the steps add up.
+fn assert_switchover(run: &Value, switchover: &Value) {
+    let number = |value: &Value| value.as_f64().unwrap_or_else(|| panic!("{switchover}"));
+    let steps = switchover["steps_us"].as_object().unwrap();
+    let sum: f64 = steps.values().map(number).sum();
+    let said = number(&switchover["sum_us"]);
+    assert!((sum - said).abs() < 0.01, "{sum}: {switchover}");
+    let guest = number(&run["downtime_ms"]["guest"]) * 1e3;
+    assert!((number(&switchover["guest_us"]) - guest).abs() < 0.01);
+    let rest = number(&switchover["rest_us"]);
+    assert!((guest - said - rest).abs() < 0.01, "{switchover}");
+    let in_order = |side: &str, names: &[&str]| {
+        let times: Vec<f64> = names
+            .iter()
+            .map(|name| number(&switchover[side][*name]))
+            .collect();
+        assert!(times.is_sorted(), "{names:?}: {switchover}");
+    };
+    let pages = ["last_round_ordered", "last_round_sent", "landed_heard"];
+    let state = ["last_round_ordered", "exported", "state_sent"];
+    for way in [&pages, &state] {
+        in_order("source_us", &["pause_asked", "paused", "harvested"]);
+        in_order("source_us", way);
+        in_order("source_us", &[way[2], "prepared_heard", "handed_over"]);
+    }
+    let end = ["prepared_sent", "hand_over_received", "resumed", "entered"];
+    for way in [
+        &["announced", "surveyed"][..],
+        &["state_received", "restored"],
+        &["last_page_landed", "ledger_complete"],
+        &["totals_heard", "ledger_complete"],
+    ] {
+        in_order("target_us", &[way, &end[..2]].concat());
+    }
+    in_order("target_us", &["hand_over_received", "resumed"]);
+    in_order("target_us", &["hand_over_received", "entered"]);
+    assert_eq!(switchover["source_us"].as_object().unwrap().len(), 11);
+    assert_eq!(switchover["target_us"].as_object().unwrap().len(), 12);
+}
+
+/// Each move of a chain has its own pause.
+#[test]
+fn every_move_of_a_chain_is_told() {
+    let _turn = turn();
+    for kind in kinds() {
+        let done = run(&format!(
+            "--guest {kind} --memory 64MiB --working-set 16MiB --hops 3"
+        ));
+        assert_eq!(done.code, Some(0), "{done:?}");
+        let run = done.first_run();
+        let hops = run["hop_switchovers"].as_array().unwrap();
+        assert_eq!(hops.len(), 3, "{run}");
+        assert_eq!(hops[2], run["switchover"]);
+        let gap = |hop: &Value| hop["guest_us"].as_f64().unwrap() / 1e3;
+        let longest = hops.iter().map(gap).fold(0.0, f64::max);
+        let said = run["hop_gap_ms"]["max"].as_f64().unwrap();
+        assert!((said - longest).abs() < 1e-6, "{run}");
+        assert_switchover(&run, &hops[2]);
+    }
 }
 
 /// Sockets carried what the guest held besides zeros, once for each run, and the ratios say so.

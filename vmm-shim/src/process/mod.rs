@@ -7,7 +7,7 @@ mod state;
 mod worker;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use limosa::Slowdown;
 use limosa_compat::{CpuidEntry, CpuidTable, GuestCpu, HostCpu, Shaped, TscScaling, shape};
@@ -292,6 +292,10 @@ impl Workload for ProcessGuest {
 
     fn vcpu_cpu_times(&self) -> Vec<Duration> {
         self.threads.cpu_times()
+    }
+
+    fn all_in_since(&self) -> Option<Instant> {
+        self.threads.all_in_since()
     }
 
     fn serial_output(&self) -> Vec<u8> {

@@ -202,9 +202,13 @@ pub(crate) fn sight(guest: &AnyGuest) -> Result<GuestSight> {
         }
         std::thread::sleep(Duration::from_millis(2));
     };
-    let gap = vcpus.iter().filter_map(|vcpu| vcpu.downtime(last)).max();
+    let gap = |number| {
+        let gaps = vcpus.iter().filter_map(|vcpu| vcpu.downtime(number));
+        gaps.max().map(ms)
+    };
     Ok(GuestSight {
-        gap_ms: gap.map(ms),
+        gap_ms: gap(last),
+        gaps_ms: (1..=last).map(gap).collect(),
         writes: vcpus.iter().map(|vcpu| vcpu.writes).sum(),
         vcpu_cpu_s: guest.vcpu_cpu().as_secs_f64(),
     })
@@ -213,8 +217,8 @@ pub(crate) fn sight(guest: &AnyGuest) -> Result<GuestSight> {
 /// Stalls as the report has them; none where the guest took no time stamps.
 pub(crate) fn quantiles(stalls: &Histogram) -> Option<Quantiles> {
     (stalls.count() > 0).then(|| Quantiles {
-        p50: ms(stalls.percentile(50.0)),
-        p99: ms(stalls.percentile(99.0)),
+        p50: ms(stalls.percentile(0.5)),
+        p99: ms(stalls.percentile(0.99)),
         max: ms(stalls.longest()),
     })
 }

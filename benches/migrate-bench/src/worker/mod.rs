@@ -21,6 +21,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 
 pub(crate) use self::commands::{source, target};
 pub(crate) use self::cpu::READS_ANOTHER;
+pub(crate) use self::moving::ENTERED;
 use self::guest::{AnyGuest, boot, sight};
 pub(crate) use self::guest::{check_guest, spec_of};
 use crate::protocol::{Answer, Order};

@@ -16,7 +16,7 @@ use rustix::time::{ClockId, clock_gettime};
 
 use crate::convergence::ConvergenceFigures;
 use crate::protocol::{
-    Answer, Ending, ForecastNow, LinkOrder, MoveFigures, SourceSide, TargetSide,
+    Answer, Ending, ForecastNow, LinkOrder, MarksNs, MoveFigures, SourceSide, TargetSide,
 };
 use crate::refusal::Reason;
 use crate::report::{Pages, RoundFigures};
@@ -24,6 +24,12 @@ use crate::timeline::Recorder;
 use crate::units::ms;
 use crate::worker::guest::{AnyGuest, backing, quantiles, tracking};
 use crate::worker::steer::{Hands, policy_named};
+
+/// Longest wait for a guest's vCPUs to go in once it was let run.
+const ENTERED_MAX: Duration = Duration::from_secs(1);
+
+/// The name of that moment, beside those of the engine's.
+pub(crate) const ENTERED: &str = "entered";
 
 /// How often progress is said.
 const SAY_EVERY: Duration = Duration::from_millis(100);
@@ -145,6 +151,8 @@ fn figures_of(report: SourceReport) -> MoveFigures {
         overhead_bytes: report.overhead_bytes,
         io: report.io,
         tracking: report.tracking,
+        tracking_start_ms: ms(report.tracking_start),
+        switchover_ns: marks_ns(report.marks.iter().map(|(mark, at)| (mark.name(), at))),
         handshake_ms: ms(report.handshake),
         warnings: report.warnings.iter().map(ToString::to_string).collect(),
     }
@@ -259,6 +267,12 @@ where
     };
     let vcpus = guest.as_ref().map_or(Duration::ZERO, AnyGuest::vcpu_cpu);
     let (cpu_s, _) = begun.since(&CpuClock::now(vcpus));
+    let mut switchover_ns = MarksNs::new();
+    if let (Some(guest), Some(report)) = (&guest, &report) {
+        let marks = report.marks.iter().map(|(mark, at)| (mark.name(), at));
+        let entered = all_in_since(guest).map(|at| (ENTERED, at));
+        switchover_ns = marks_ns(marks.chain(entered));
+    }
     if let Some(guest) = &guest {
         guest.workload().set_phase(Phase::Quiet)?;
     }
@@ -270,9 +284,36 @@ where
         io: report.map(|report| report.io),
         huge_share: guest.as_ref().and_then(huge_share),
         digest,
+        switchover_ns,
         onward: None,
     };
     Ok((guest, side))
+}
+
+/// When the last vCPU of a guest that was let run went in; none where one did not within a second.
+fn all_in_since(guest: &AnyGuest) -> Option<Instant> {
+    let patience = Instant::now() + ENTERED_MAX;
+    loop {
+        let since = guest.workload().all_in_since();
+        if since.is_some() || Instant::now() > patience {
+            return since;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// Moments on the monotonic clock, which the standard library keeps to itself.
+fn marks_ns(marks: impl Iterator<Item = (&'static str, Instant)>) -> MarksNs {
+    let now = clock_gettime(ClockId::Monotonic);
+    let (now_ns, now) = (
+        now.tv_sec.unsigned_abs() * 1_000_000_000 + now.tv_nsec.unsigned_abs(),
+        Instant::now(),
+    );
+    let ns = |at: Instant| {
+        let ago = now.saturating_duration_since(at).as_nanos();
+        now_ns.saturating_sub(u64::try_from(ago).unwrap_or(u64::MAX))
+    };
+    marks.map(|(name, at)| (name.into(), ns(at))).collect()
 }
 
 /// The share of a guest's populated memory that lies in huge pages of this host; none where its
