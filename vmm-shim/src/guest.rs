@@ -150,7 +150,8 @@ impl KvmGuest {
         cpu: GuestCpu,
         tracking: Choice,
     ) -> Result<Self, ShimError> {
-        let blank = Blank::new(ram, cpu.vcpu_count, tracking)?;
+        let mut blank = Blank::new(ram, cpu.vcpu_count, tracking)?;
+        cpu::give_ahead(&mut blank.vcpus, &cpu);
         blank.into_guest(cpu, Stage::Arriving)
     }
 
@@ -271,9 +272,7 @@ impl KvmGuest {
             return Err(stage_error(self.stage, "exported"));
         }
         self.fault()?;
-        let cells = self.threads.workers().iter();
-        let vcpus: Vec<_> = cells.map(|cell| cell.lock()).collect();
-        let vcpus = vcpus.iter().map(|vcpu| &**vcpu);
+        let vcpus = self.threads.workers();
         let serial = self.devices.serial().state();
         let state = MachineState::take(self.vm.fd(), vcpus, &self.msrs, serial)?;
         Ok(state.encode()?)
@@ -289,11 +288,8 @@ impl KvmGuest {
             return Err(stage_error(self.stage, "given another state"));
         }
         let state = MachineState::decode(sections)?;
-        state.check_cpu(&self.cpu.processor)?;
         self.vm.settle()?;
-        let cells = self.threads.workers().iter();
-        let mut vcpus: Vec<_> = cells.map(|cell| cell.lock()).collect();
-        let vcpus = vcpus.iter_mut().map(|vcpu| &mut **vcpu);
+        let vcpus = self.threads.workers();
         let serial = state.put(self.vm.fd(), vcpus, &self.cpu.processor)?;
         self.devices.serial().restore(serial);
         self.stage = Stage::Arrived;
@@ -354,8 +350,8 @@ impl KvmGuest {
         self.threads.cpu_times()
     }
 
-    /// When the last vCPU went into the guest after it was let run; `None` until all have, and while
-    /// they are to stand still.
+    /// When the last vCPU went into the guest after it was let run; `None` until all have, and
+    /// while they are to stand still.
     #[must_use]
     pub fn all_in_since(&self) -> Option<Instant> {
         self.threads.all_in_since()
@@ -375,4 +371,52 @@ impl KvmGuest {
 
 const fn stage_error(stage: Stage, wanted: &'static str) -> ShimError {
     ShimError::Stage { stage, wanted }
+}
+
+#[cfg(test)]
+mod tests {
+    use limosa_payload::protocol::Pattern;
+
+    use super::*;
+    use crate::spec::{Backing, HugePages};
+    use crate::workload::Workload;
+
+    fn taken(guest: &KvmGuest) -> MachineState {
+        let (vm, vcpus) = (guest.vm.fd(), guest.threads.workers());
+        let serial = guest.devices.serial().state();
+        MachineState::take(vm, vcpus, &guest.msrs, serial).expect("take")
+    }
+
+    /// A state that was taken, sent and put in place is taken again: it is the same, but for
+    /// clocks, which go on.
+    #[test]
+    fn a_state_that_was_put_is_the_state_that_was_taken() {
+        if let Err(error) = vm::open_kvm() {
+            println!("SKIPPED: {error}");
+            return;
+        }
+        for vcpu_count in [1, 2, 8] {
+            let mut spec = GuestSpec::new(96 << 20);
+            spec.vcpu_count = vcpu_count;
+            spec.workload.working_set_bytes = 8 << 20;
+            spec.workload.dirty_pages_per_second = 20_000;
+            spec.workload.pattern = Pattern::Random;
+            let mut guest = KvmGuest::boot(&spec).expect("boot");
+            guest.wait_ready(Duration::from_secs(60)).expect("ready");
+            guest.pause().expect("pause");
+            let before = taken(&guest);
+            let map = guest.pages.ram().map().clone();
+            let ram = GuestRam::new(map, Backing::Anonymous, HugePages::Avoided).expect("memory");
+            let mut next = KvmGuest::arriving(ram, guest.cpu.clone()).expect("arriving");
+            // What was booted here is made here again, so nothing is left for the state to set.
+            let ahead: Vec<_> = next.threads.workers().iter().collect();
+            let ahead = ahead.iter().map(|cell| cell.lock().cpuid().to_vec());
+            assert_eq!(before.cpuids(), ahead.collect::<Vec<_>>());
+            next.restore_state(before.encode().expect("encode"))
+                .expect("restore");
+            let after = taken(&next);
+            before.assert_same_but_for_time(&after);
+            assert_eq!(before.vcpu_count(), usize::from(vcpu_count));
+        }
+    }
 }

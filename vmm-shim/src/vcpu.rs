@@ -149,6 +149,11 @@ impl Vcpu {
         Ok(())
     }
 
+    /// Takes it back: what was set counts for nothing.
+    pub(crate) fn forget_cpuid(&mut self) {
+        self.cpuid.clear();
+    }
+
     /// Frequency of the host's TSC in kHz; 0 where KVM does not say.
     pub(crate) const fn native_tsc_khz(&self) -> u32 {
         self.native_tsc_khz

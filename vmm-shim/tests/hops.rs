@@ -92,6 +92,20 @@ fn two_vcpus_survive_thirty_hops() {
     hop_many(&spec, 30);
 }
 
+/// Their states are taken and put by several threads at once.
+#[test]
+fn eight_vcpus_survive_ten_hops() {
+    if common::no_kvm() {
+        return;
+    }
+    let mut spec = GuestSpec::new(96 << 20);
+    spec.vcpu_count = 8;
+    spec.workload.working_set_bytes = 8 << 20;
+    spec.workload.dirty_pages_per_second = 20_000;
+    spec.workload.pattern = Pattern::Random;
+    hop_many(&spec, 10);
+}
+
 #[test]
 fn a_sleeping_guest_keeps_its_timer() {
     if common::no_kvm() {

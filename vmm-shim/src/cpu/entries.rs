@@ -51,9 +51,17 @@ pub(crate) fn table(entries: &[kvm_cpuid_entry2]) -> Result<CpuidTable, TableErr
 
 /// A table as the CPUID entries of one vCPU, of so many.
 pub(crate) fn of_vcpu(table: &CpuidTable, index: u16, count: u16) -> Vec<kvm_cpuid_entry2> {
+    let mut entries = as_it_is(table);
+    let all = entries.iter_mut();
+    all.for_each(|entry| place(entry, index.into(), count.into()));
+    entries
+}
+
+/// A table as CPUID entries that say what it says.
+pub(crate) fn as_it_is(table: &CpuidTable) -> Vec<kvm_cpuid_entry2> {
     let entries = table.entries().iter().map(|entry| {
         let indexed = INDEXED.contains(&entry.leaf);
-        let mut entry = kvm_cpuid_entry2 {
+        kvm_cpuid_entry2 {
             function: entry.leaf,
             index: entry.subleaf,
             flags: if indexed {
@@ -66,9 +74,7 @@ pub(crate) fn of_vcpu(table: &CpuidTable, index: u16, count: u16) -> Vec<kvm_cpu
             ecx: entry.ecx,
             edx: entry.edx,
             ..kvm_cpuid_entry2::default()
-        };
-        place(&mut entry, index.into(), count.into());
-        entry
+        }
     });
     entries.collect()
 }

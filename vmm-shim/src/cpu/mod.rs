@@ -251,6 +251,40 @@ pub(crate) fn keep(vcpu: &Vcpu, promised: &Processor) -> Result<(), StateError> 
     })
 }
 
+/// Gives the vCPUs of a guest that is to arrive what it was promised, while nobody waits for it.
+/// The state that comes has the last word: a vCPU of which it says otherwise, and one that could
+/// not be given its CPUID now, gets it then, and what is wrong is said then.
+pub(crate) fn give_ahead(vcpus: &mut [Vcpu], promised: &GuestCpu) {
+    let processor = &promised.processor;
+    for vcpu in vcpus {
+        // What is promised is what the first vCPU sees.
+        let wanted = match vcpu.index() {
+            0 => entries::as_it_is(&processor.cpuid),
+            index => entries::of_vcpu(&processor.cpuid, index, promised.vcpu_count),
+        };
+        let is_offered = sees_what_was_offered(vcpu.index().into(), &wanted, processor);
+        let given = is_offered && vcpu.set_cpuid(&wanted).is_ok() && keep(vcpu, processor).is_ok();
+        if !given {
+            vcpu.forget_cpuid();
+        }
+    }
+}
+
+/// Whether CPUID entries are those of the processor that was offered: the first vCPU's to the bit,
+/// the others' but for what tells vCPUs apart.
+pub(crate) fn sees_what_was_offered(
+    index: usize,
+    entries: &[kvm_cpuid_entry2],
+    offered: &Processor,
+) -> bool {
+    let Ok(cpuid) = entries::table(entries) else {
+        return false;
+    };
+    let msrs = offered.msrs.clone();
+    let exact = index > 0 || cpuid == offered.cpuid;
+    exact && differences(offered, &Processor { cpuid, msrs }).is_empty()
+}
+
 /// Gives a vCPU its CPUID, and returns what it really sees.
 pub(crate) fn install(
     vcpu: &VcpuFd,

@@ -168,3 +168,41 @@ fn each_section_comes_exactly_once_and_no_other() {
     let refused = MachineState::decode(strange);
     assert!(matches!(refused, Err(StateError::Surplus { kind }) if kind.name == "tape-drive"));
 }
+
+impl MachineState {
+    pub(crate) fn vcpu_count(&self) -> usize {
+        self.vcpus.len()
+    }
+
+    pub(crate) fn cpuids(&self) -> Vec<Vec<kvm_cpuid_entry2>> {
+        self.vcpus.iter().map(|vcpu| vcpu.cpuid.clone()).collect()
+    }
+
+    /// Everything but what counts time is the same; time has gone on.
+    pub(crate) fn assert_same_but_for_time(&self, later: &Self) {
+        assert_eq!(self.vcpus.len(), later.vcpus.len());
+        for (index, (own, other)) in self.vcpus.iter().zip(&later.vcpus).enumerate() {
+            assert_eq!(own.tsc.khz, other.tsc.khz, "vCPU {index}");
+            assert!(own.tsc.value <= other.tsc.value, "vCPU {index}");
+            let (own, other) = (timeless(own), timeless(other));
+            assert_eq!(own.msrs, other.msrs, "vCPU {index}");
+            assert_eq!(own, other, "vCPU {index}");
+        }
+        assert_eq!(self.irqchips, later.irqchips);
+        for (own, other) in self.pit.channels.iter().zip(&later.pit.channels) {
+            assert_eq!((own.count, own.mode), (other.count, other.mode));
+        }
+        assert!(self.clock.clock_ns <= later.clock.clock_ns);
+        assert_eq!(self.serial, later.serial);
+    }
+}
+
+/// A vCPU without its counters.
+fn timeless(vcpu: &VcpuState) -> VcpuState {
+    /// The APIC timer's current count.
+    const CURRENT: usize = 0x390;
+    let mut vcpu = vcpu.clone();
+    vcpu.tsc.value = 0;
+    vcpu.lapic.regs[CURRENT..CURRENT + 4].fill(0);
+    vcpu
+}

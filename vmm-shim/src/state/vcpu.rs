@@ -143,10 +143,16 @@ impl VcpuState {
     ) -> Result<(), StateError> {
         let number = vcpu.index();
         let failed = |call| StateError::vcpu(number, call);
-        vcpu.set_cpuid(&self.cpuid)
-            .map_err(failed("KVM_SET_CPUID2"))?;
+        // Given ahead, and found to be what was promised, where this host made the same of it.
+        if vcpu.cpuid() != self.cpuid {
+            if !cpu::sees_what_was_offered(number.into(), &self.cpuid, promised) {
+                return Err(StateError::OtherCpu);
+            }
+            vcpu.set_cpuid(&self.cpuid)
+                .map_err(failed("KVM_SET_CPUID2"))?;
+            cpu::keep(vcpu, promised)?;
+        }
         let vcpu = &*vcpu;
-        cpu::keep(vcpu, promised)?;
         let fd = vcpu.fd();
         set_tsc_khz(vcpu, self.tsc.khz)?;
         self.put_sregs(vcpu)?;
