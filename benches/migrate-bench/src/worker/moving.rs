@@ -81,8 +81,12 @@ pub(crate) fn send(
         if let Moment::Session(Event::Estimate { forecast, .. }) = moment {
             told = forecast.map(|forecast| (Instant::now(), forecast));
         }
+        if let Moment::Guest { elapsed, .. } = moment {
+            // Whoever hears of progress wants a processor, and the guest is waiting.
+            last_said = Some(*elapsed);
+        }
         if let Moment::Progress(progress) = moment
-            && last_said.is_none_or(|last| progress.elapsed - last >= SAY_EVERY)
+            && last_said.is_none_or(|last| progress.elapsed.saturating_sub(last) >= SAY_EVERY)
         {
             last_said = Some(progress.elapsed);
             say(&Answer::Progress {
