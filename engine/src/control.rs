@@ -10,6 +10,7 @@ use limosa_transport::{
 use limosa_wire::{DecodeError, KeepAlive, Message};
 
 use crate::error::Cause;
+use crate::urgency::ComesFirst;
 
 /// Longest wait for a peer to close its end too.
 const LINGER_MAX: Duration = Duration::from_secs(1);
@@ -123,6 +124,8 @@ impl Drop for Control {
 }
 
 fn read_all(mut reader: ControlReader, news: &Sender<ControlNews>) {
+    // It mostly sleeps, and the pause waits for what it reads.
+    let _first = ComesFirst::here();
     loop {
         let item = match reader.recv() {
             Ok((envelope, body)) => match Message::decode(&envelope, &body) {

@@ -171,6 +171,7 @@ impl<H: TargetHost> Driver<'_, '_, '_, H> {
         let from_survey = select.recv(self.survey.is_over());
         select.recv(&self.streams);
         let Ok(ready) = select.select_timeout(nap) else {
+            self.rooms.calm_if_long();
             return (self.begun.elapsed() >= timeout).then_some(Input::Timeout);
         };
         if ready.index() == from_control {
@@ -215,13 +216,15 @@ impl<H: TargetHost> Driver<'_, '_, '_, H> {
             LandingNews::RoundLanded(round, at) => {
                 self.rooms.clock.renew(Mark::LastPageLanded, at);
                 Some(match self.rooms.counted(round) {
-                Some((frames, pages)) => Input::RoundLanded {
-                    round,
-                    frames,
-                    pages,
-                },
-                None => Input::BadPages(format!("round {} is over before it began", round.next())),
-            })
+                    Some((frames, pages)) => Input::RoundLanded {
+                        round,
+                        frames,
+                        pages,
+                    },
+                    None => {
+                        Input::BadPages(format!("round {} is over before it began", round.next()))
+                    }
+                })
             }
             LandingNews::Failed {
                 stream,
@@ -288,10 +291,8 @@ impl<H: TargetHost> Driver<'_, '_, '_, H> {
                 return Ok(gap.map(Input::BadPages));
             }
             Action::SurveyHost => {
-                rooms.clock.mark(Mark::Announced);
-                if let Some(host) = rooms.host.take() {
-                    self.survey = Survey::start(self.scope, host)?;
-                }
+                rooms.hurry();
+                self.survey.start();
                 return Ok(None);
             }
             Action::CheckLedger => match rooms.check_ledger() {
@@ -363,6 +364,9 @@ impl<H: TargetHost> Driver<'_, '_, '_, H> {
         match self.accept(expected) {
             Ok(links) => {
                 let migration_id = expected.migration_id;
+                if let Some(host) = self.rooms.host.take() {
+                    self.survey = Survey::prepared(self.scope, host)?;
+                }
                 self.rooms.land(links, migration_id, encodings)?;
                 Ok(Some(Input::StreamsAccepted))
             }

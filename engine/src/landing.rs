@@ -12,6 +12,7 @@ use vm_memory::VolatileSlice;
 
 use crate::error::Cause;
 use crate::last_word::LastWord;
+use crate::urgency::Urgency;
 
 /// What a stream's thread tells the driver.
 pub(crate) enum LandingNews {
@@ -26,6 +27,7 @@ pub(crate) enum LandingNews {
 pub(crate) struct Landing {
     threads: Vec<JoinHandle<()>>,
     stops: Vec<StopHandle>,
+    urgencies: Vec<Arc<Urgency>>,
     overhead_bytes: u64,
 }
 
@@ -47,6 +49,7 @@ impl Landing {
         let mut landing = Self {
             threads: Vec::new(),
             stops: links.iter().map(PageLink::stop_handle).collect(),
+            urgencies: Vec::new(),
             overhead_bytes: 0,
         };
         for link in links {
@@ -59,13 +62,28 @@ impl Landing {
             );
             landing.overhead_bytes += lander.overhead_bytes() as u64;
             let news = news.clone();
+            let urgency = Arc::new(Urgency::new());
+            landing.urgencies.push(Arc::clone(&urgency));
             let thread = std::thread::Builder::new()
                 .name(format!("page-in-{}", link.stream()))
-                .spawn(move || land_all(link, lander, &news))
+                .spawn(move || {
+                    urgency.adopt();
+                    land_all(link, lander, &news);
+                })
                 .map_err(|error| Cause::Host(format!("no thread for a page stream: {error}")))?;
             landing.threads.push(thread);
         }
         Ok(landing)
+    }
+
+    /// Lets the streams' threads come first: the guest is about to stand still.
+    pub(crate) fn hurry(&self) {
+        self.urgencies.iter().for_each(|urgency| urgency.raise());
+    }
+
+    /// Lets them take their turns again.
+    pub(crate) fn calm(&self) {
+        self.urgencies.iter().for_each(|urgency| urgency.lower());
     }
 
     /// What the streams' buffers take; the ledger is counted apart.

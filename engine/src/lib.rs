@@ -43,12 +43,14 @@ mod last_word;
 mod observe;
 mod random;
 mod report;
+mod sched;
 mod sending;
 mod source;
 mod steering;
 mod survey;
 mod switchover;
 mod target;
+mod urgency;
 
 pub use cancel::CancelToken;
 pub use config::MigrationConfig;
@@ -62,6 +64,7 @@ pub use report::{
 };
 pub use steering::Steering;
 pub use switchover::{Marks, SourceMark, TargetMark};
+pub use urgency::Urgency;
 
 // What an embedder needs of the rooms, so that it depends on one crate.
 pub use limosa_dirty::DirtySource;

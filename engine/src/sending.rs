@@ -18,6 +18,7 @@ use limosa_wire::{MigrationId, Round, StreamIndex};
 use crate::error::Cause;
 use crate::last_word::LastWord;
 use crate::steering::{Leave, Steering};
+use crate::urgency::Urgency;
 
 /// A dirty source that rounds share for reading and harvests take for writing.
 pub(crate) type SharedDirty = Arc<RwLock<Box<dyn DirtySource>>>;
@@ -68,6 +69,7 @@ pub(crate) struct Sending {
     threads: Vec<JoinHandle<()>>,
     stops: Vec<StopHandle>,
     halt: Arc<AtomicBool>,
+    urgencies: Vec<Arc<Urgency>>,
     meters: Arc<[Meter]>,
     owners: Arc<ChunkOwners>,
     overhead_bytes: u64,
@@ -98,6 +100,7 @@ impl Sending {
             threads: Vec::new(),
             stops: links.iter().map(PageLink::stop_handle).collect(),
             halt: Arc::default(),
+            urgencies: Vec::new(),
             meters: links.iter().map(|_| Meter::default()).collect(),
             overhead_bytes: owners.overhead_bytes() as u64,
             owners: Arc::new(owners),
@@ -128,9 +131,14 @@ impl Sending {
                 steering: plan.steering.clone(),
                 meters: Arc::clone(&sending.meters),
             };
+            let urgency = Arc::new(Urgency::new());
+            sending.urgencies.push(Arc::clone(&urgency));
             let thread = std::thread::Builder::new()
                 .name(format!("page-out-{}", link.stream()))
-                .spawn(move || worker.run(link))
+                .spawn(move || {
+                    urgency.adopt();
+                    worker.run(link);
+                })
                 .map_err(|error| Cause::Host(format!("no thread for a page stream: {error}")))?;
             sending.orders.push(orders);
             sending.threads.push(thread);
@@ -147,6 +155,11 @@ impl Sending {
     ) {
         for meter in &*self.meters {
             meter.pages.store(0, Ordering::Relaxed);
+        }
+        let of = |work: &StreamWork| work.chunks.len() + work.free.all().len();
+        if rearm.is_none() && work.iter().all(|work| of(work) <= SHORT_CHUNKS) {
+            // The guest stands still, and not for long.
+            self.urgencies.iter().for_each(|urgency| urgency.raise());
         }
         for (orders, work) in self.orders.iter().zip(work) {
             // A stream that has ended has said why; its part of the round matters no more.
@@ -346,6 +359,9 @@ fn blocks(ranges: Vec<PageRange>) -> impl Iterator<Item = PageRange> {
         })
     })
 }
+
+/// What one stream sends so soon that it may keep others from its processor: 64 MiB at most.
+const SHORT_CHUNKS: usize = 32;
 
 /// 32 MiB of the guest's memory, in which there are at most 64 KiB of gaps.
 const ABSENT_BLOCK_PAGES: u64 = 16 * CHUNK_PAGES;

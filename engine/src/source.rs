@@ -24,6 +24,7 @@ use crate::observe::{Moment, Observer, Progress};
 use crate::report::{RoundFigures, SourceReport};
 use crate::sending::{Sending, SendingPlan, SharedDirty, StreamNews, StreamWork, within_budget};
 use crate::switchover::{Marks, SourceMark as Mark};
+use crate::urgency::ComesFirst;
 
 /// Everything that a migration holds on the source. The driver owns the session; this does its
 /// work.
@@ -39,6 +40,8 @@ pub(crate) struct SourceRooms<'a, G: SourceGuest> {
     pub(crate) clock: Marks<Mark>,
     pub(crate) report: SourceReport,
     sending: Option<Sending>,
+    /// While the guest stands still.
+    first: Option<ComesFirst>,
     dirty: Option<SharedDirty>,
     /// Pages of the next round; while it runs, its streams read them here.
     pages: Arc<PageSet>,
@@ -89,6 +92,7 @@ impl<'a, G: SourceGuest> SourceRooms<'a, G> {
             clock: Marks::default(),
             report: SourceReport::default(),
             sending: None,
+            first: None,
             dirty: None,
             pages,
             heat,
@@ -225,6 +229,7 @@ impl<'a, G: SourceGuest> SourceRooms<'a, G> {
 
     /// Stops the guest.
     pub(crate) fn pause(&mut self) -> Result<(), Cause> {
+        self.first = Some(ComesFirst::here());
         self.clock.mark(Mark::PauseAsked);
         self.guest.pause()?;
         self.clock.mark(Mark::Paused);

@@ -14,6 +14,10 @@ use crate::guest::{TargetGuest, TargetHost};
 use crate::landing::{Landing, LandingNews, LandingPlan};
 use crate::report::TargetReport;
 use crate::switchover::{Marks, TargetMark as Mark};
+use crate::urgency::ComesFirst;
+
+/// How long the last round may keep others from their processors.
+const HURRY_MAX: Duration = Duration::from_millis(50);
 
 /// Everything that a migration holds on the target. The driver owns the session; this does its
 /// work.
@@ -26,6 +30,7 @@ pub(crate) struct TargetRooms<'a, H: TargetHost> {
     pub(crate) clock: Marks<Mark>,
     news: Sender<LandingNews>,
     landing: Option<Landing>,
+    first: Option<ComesFirst>,
     ledger: Option<Arc<Ledger>>,
 }
 
@@ -40,7 +45,27 @@ impl<'a, H: TargetHost> TargetRooms<'a, H> {
             clock: Marks::default(),
             news,
             landing: None,
+            first: None,
             ledger: None,
+        }
+    }
+
+    /// The guest is about to stand still at the source: what it then waits for comes first.
+    pub(crate) fn hurry(&mut self) {
+        self.clock.mark(Mark::Announced);
+        self.first = Some(ComesFirst::here());
+        if let Some(landing) = &self.landing {
+            landing.hurry();
+        }
+    }
+
+    /// Calms the streams where the last round turned out to be long: nobody else would get a
+    /// processor beside them.
+    pub(crate) fn calm_if_long(&mut self) {
+        let announced = self.clock.at(Mark::Announced);
+        let is_long = announced.is_some_and(|at| at.elapsed() > HURRY_MAX);
+        if let Some(landing) = self.landing.as_ref().filter(|_| is_long) {
+            landing.calm();
         }
     }
 

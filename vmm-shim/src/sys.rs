@@ -98,14 +98,6 @@ pub(crate) fn kick<T>(thread: &JoinHandle<T>) -> io::Result<()> {
     }
 }
 
-/// Lets the calling thread run as soon as it wants to, ahead of all that are no real-time threads.
-/// Needs `CAP_SYS_NICE`.
-pub(crate) fn run_first() -> io::Result<()> {
-    let lowest = libc::sched_param { sched_priority: 1 };
-    // SAFETY: the parameters live through the call; 0 is the calling thread.
-    checked(unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO, &raw const lowest) }).map(drop)
-}
-
 /// The CPU time that a thread has used.
 pub(crate) fn cpu_time<T>(thread: &JoinHandle<T>) -> io::Result<Duration> {
     let mut clock = 0;

@@ -13,6 +13,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use limosa::Urgency;
+
 use crate::brake::Regulator;
 use crate::sys;
 
@@ -109,6 +111,9 @@ struct Gate<Fault> {
     to_threads: Condvar,
     to_host: Condvar,
     to_brake: Condvar,
+    /// One a thread. A thread that is called out comes first until it goes to work again: who is
+    /// paused is waited for, and mostly on its way to another host.
+    urgencies: Vec<Urgency>,
 }
 
 impl<Fault> Gate<Fault> {
@@ -128,6 +133,7 @@ impl<Fault> Gate<Fault> {
             to_threads: Condvar::new(),
             to_host: Condvar::new(),
             to_brake: Condvar::new(),
+            urgencies: (0..count).map(|_| Urgency::new()).collect(),
         }
     }
 
@@ -173,6 +179,9 @@ impl<W: Worker> Crew<W> {
         for handle in &*self.handles() {
             sys::kick(handle).map_err(refused("call a thread out"))?;
         }
+        // Not before: a thread that comes first and has no signal yet would stay where it is, and
+        // keep this one from the processor.
+        self.gate.urgencies.iter().for_each(Urgency::raise);
         Ok(())
     }
 
@@ -204,8 +213,10 @@ impl<W: Worker> Crew<W> {
 
     /// Holds threads back for as long as there is a regulator, until the end.
     fn drive_brake(&self) {
-        // Whom it calls out late has run on. Without the privilege that is so on a busy host.
-        sys::run_first().ok();
+        // Whom it calls out late has run on. Without the right to come first that is so on a busy host.
+        let urgency = Urgency::new();
+        urgency.adopt();
+        urgency.raise();
         let mut orders = self.gate.lock();
         while orders.order != Order::End {
             let number = orders.regulator_number;
@@ -237,6 +248,11 @@ impl<W: Worker> Crew<W> {
     /// A thread's life.
     fn live(&self, index: usize, worker: &W) {
         let mut may_work = true;
+        let urgency = self.gate.urgencies.get(index);
+        if let Some(urgency) = urgency {
+            urgency.adopt();
+            urgency.raise();
+        }
         loop {
             let mut orders = self.gate.lock();
             loop {
@@ -257,6 +273,7 @@ impl<W: Worker> Crew<W> {
             // Under the lock: an order to park that comes now calls out after this, never before.
             worker.let_in();
             drop(orders);
+            urgency.map(Urgency::lower);
             let wanted = self.gate.wanted.get(index);
             let done = worker.work(&|| wanted.is_some_and(|wanted| wanted.load(Ordering::SeqCst)));
             let mut orders = self.gate.lock();
@@ -365,6 +382,8 @@ impl<W: Worker> Threads<W> {
         let mut orders = gate.lock();
         while orders.parked < workers.len() {
             if begun.elapsed() > PAUSE_MAX {
+                // What runs on is not to keep others from their processors.
+                gate.urgencies.iter().for_each(Urgency::lower);
                 return Err(ThreadError::Stuck {
                     missing: workers.len() - orders.parked,
                     all: workers.len(),

@@ -8,6 +8,7 @@ const UNSAFE_FILES: &[&str] = &[
     "benches/migrate-bench/src/sys.rs",
     "dirty-track/src/sys/*",
     "engine/pipeline/src/kernels/*",
+    "engine/src/sched.rs",
     "engine/transport/src/sys.rs",
     "engine/transport/src/uring.rs",
     "vmm-shim/payload/guest/*",
