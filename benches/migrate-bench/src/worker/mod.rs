@@ -21,9 +21,9 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 
 pub(crate) use self::commands::{source, target};
 pub(crate) use self::cpu::READS_ANOTHER;
-pub(crate) use self::moving::ENTERED;
 use self::guest::{AnyGuest, boot, sight};
 pub(crate) use self::guest::{check_guest, spec_of};
+pub(crate) use self::moving::ENTERED;
 use crate::protocol::{Answer, Order};
 use crate::reference;
 use crate::refusal::NotStarted;
