@@ -15,7 +15,7 @@ repeat = 2
 [base]
 guest = "process"
 memory = "32MiB"
-working-set = "16MiB"
+working-set = "12MiB"
 codec = "none"
 link = "100Mbit"
 downtime = "20ms"

@@ -75,7 +75,7 @@ fn heading(report: &MatrixReport) -> String {
         .collect();
     let host = &report.host;
     format!(
-        "{}: {} scenarios, {} migrations each{fixed}\n{} · {} LPs · Linux {} · {}",
+        "{}: {} scenarios, repeat {}{fixed}\n{} · {} LPs · Linux {} · {}",
         report.file,
         report.scenarios.len(),
         report.repeat,
