@@ -407,7 +407,8 @@ mod tests {
             let before = taken(&guest);
             let map = guest.pages.ram().map().clone();
             let ram = GuestRam::new(map, Backing::Anonymous, HugePages::Avoided).expect("memory");
-            let mut next = KvmGuest::arriving(ram, guest.cpu.clone()).expect("arriving");
+            let mut next =
+                KvmGuest::arriving(ram, guest.cpu.clone(), guest.tracking()).expect("arriving");
             // What was booted here is made here again, so nothing is left for the state to set.
             let ahead: Vec<_> = next.threads.workers().iter().collect();
             let ahead = ahead.iter().map(|cell| cell.lock().cpuid().to_vec());

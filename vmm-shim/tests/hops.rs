@@ -92,7 +92,6 @@ fn two_vcpus_survive_thirty_hops() {
     hop_many(&spec, 30);
 }
 
-/// Their states are taken and put by several threads at once.
 #[test]
 fn eight_vcpus_survive_ten_hops() {
     if common::no_kvm() {

@@ -25,8 +25,9 @@ pub(crate) fn show(report: &Report) -> String {
     let processor = report.runs.first().map(|run| run.compat.cpu.words());
     let processor = processor.map_or_else(String::new, |words| words + "\n");
     let tracking = report.runs.iter().find_map(|run| run.tracking.as_ref());
-    let tracking =
-        tracking.map_or_else(String::new, |words| format!("writes recorded by {words}\n"));
+    let tracking = tracking.map_or_else(String::new, |known| {
+        format!("writes recorded by {}\n", known.by)
+    });
     let head = format!("{}\n{processor}{tracking}", heading(report));
     format!("{head}{table}\n{}", notes(report))
 }

@@ -137,6 +137,10 @@ enum Fit {
     AtAnEdge,
 }
 
+/// Up to so many pages a set is walked by the calling thread alone. A chunk takes some 20 ns, and to
+/// wake a thread 50 µs and more.
+const SHORT_PAGES: u64 = 4096;
+
 /// Makes `list_count` lists of the chunks with a page in `pages`, each in the order of memory, by
 /// what `place` says: in which list a chunk is, and as what. Those of the last list and beyond are
 /// in the last. A list comes in the parts in which it was found.
@@ -169,6 +173,8 @@ fn divide<T: Copy + Send + Sync>(
         [] => Vec::new(),
         // No other thread is needed.
         [only] => vec![lists_of(only)],
+        // In a pause the list is short, and waking threads takes longer than walking it.
+        _ if pages.count().get() <= SHORT_PAGES => parts.into_iter().map(lists_of).collect(),
         _ => parts.into_par_iter().map(lists_of).collect(),
     };
     let mut lists: Vec<Vec<Vec<T>>> = (0..list_count).map(|_| Vec::new()).collect();

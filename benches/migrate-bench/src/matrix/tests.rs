@@ -82,86 +82,93 @@ fn rounds_go_over_all_scenarios_unless_told_otherwise() {
     assert_eq!(consecutive.turns(), [(0, 0), (0, 1), (1, 0), (1, 1)]);
 }
 
+/// A matrix, and words that an error names it by.
+type Wrong = (&'static str, &'static [&'static str]);
+
+const WRONG: &[Wrong] = &[
+    (
+        "[base]\nmemry = \"1GiB\"",
+        &["[base] memry", "no such option"],
+    ),
+    (
+        "[base]\nmemory = \"lots\"",
+        &["[base] memory = \"lots\"", "`lots` is not a size"],
+    ),
+    (
+        "[base]\nmemory = true",
+        &["[base] memory = true", "text in quotes"],
+    ),
+    (
+        "[base]\nverify = \"yes\"",
+        &["[base] verify = \"yes\"", "true or false"],
+    ),
+    (
+        "[base]\nrepeat = 3",
+        &["[base] repeat = 3", "top of the file"],
+    ),
+    ("[base]\nvcpus = 9", &["[base] vcpus = 9", "1..=8"]),
+    (
+        "[base]\nmemory = \"1MiB\"\nguest = \"process\"",
+        &["[base]: ", "memory"],
+    ),
+    ("[axes]\nfill = []", &["[axes] fill = []", "needs a value"]),
+    (
+        "[axes]\nfill = \"text\"",
+        &["[axes] fill = \"text\"", "write a list"],
+    ),
+    (
+        "[axes]\nfill = [\"pink\"]",
+        &["[axes] fill = \"pink\"", "possible values", "semi"],
+    ),
+    ("[axes]\nvcpus = [1, 1]", &["[axes] vcpus", "twice"]),
+    (
+        "[axes]\nvcpus = [[1]]",
+        &["[axes] vcpus = [1]", "whole number"],
+    ),
+    ("[axes]\njson = [\"a\"]", &["[axes] json", "matrix --json"]),
+    (
+        "[base]\nvcpus = 1\n[axes]\nvcpus = [2]",
+        &["vcpus", "[base] and in [axes]"],
+    ),
+    (
+        "[axes]\nlink = [\"1Gbit\"]\ntransport = [\"tcp\", \"unix\"]",
+        &[
+            "the scenario of link 1Gbit, transport unix",
+            "--link shapes TCP",
+        ],
+    ),
+    ("repeat = 0", &["repeat = 0", "1 to 1000"]),
+    ("order = \"random\"", &["line 1", "interleaved"]),
+    ("repeats = 3", &["line 1", "repeats", "expected one of"]),
+    ("repeat = 3\n[axes", &["line 2"]),
+    ("expect = \"wonders\"", &["wonders", "completes"]),
+    (
+        "[axes]\nvcpus = [1, 2]\n[[skip]]\nfill = \"text\"",
+        &["[[skip]] fill", "the axes are vcpus"],
+    ),
+    (
+        "[axes]\nvcpus = [1, 2]\n[[skip]]\nvcpus = 3",
+        &["[[skip]] vcpus = 3", "which has 1, 2"],
+    ),
+    (
+        "[axes]\nvcpus = [1, 2]\n[[skip]]\n",
+        &["[[skip]] names no axis"],
+    ),
+    (
+        "[axes]\nvcpus = [1, 2]\n[[skip]]\nvcpus = [1, 2]",
+        &["leaves no scenario"],
+    ),
+    (
+        "[axes]\nvcpus = [1, 2]\n[[exception]]\nvcpus = 1",
+        &["[[exception]] needs expect"],
+    ),
+];
+
 #[test]
 fn what_is_wrong_is_named() {
-    let axes = "[axes]\nvcpus = [1, 2]\n";
-    for (text, words) in [
-        (
-            "[base]\nmemry = \"1GiB\"",
-            &["[base] memry", "no such option"][..],
-        ),
-        (
-            "[base]\nmemory = \"lots\"",
-            &["[base] memory = \"lots\"", "`lots` is not a size"],
-        ),
-        (
-            "[base]\nmemory = true",
-            &["[base] memory = true", "text in quotes"],
-        ),
-        (
-            "[base]\nverify = \"yes\"",
-            &["[base] verify = \"yes\"", "true or false"],
-        ),
-        (
-            "[base]\nrepeat = 3",
-            &["[base] repeat = 3", "top of the file"],
-        ),
-        ("[base]\nvcpus = 9", &["[base] vcpus = 9", "1..=8"]),
-        (
-            "[base]\nmemory = \"1MiB\"\nguest = \"process\"",
-            &["[base]: ", "memory"],
-        ),
-        ("[axes]\nfill = []", &["[axes] fill = []", "needs a value"]),
-        (
-            "[axes]\nfill = \"text\"",
-            &["[axes] fill = \"text\"", "write a list"],
-        ),
-        (
-            "[axes]\nfill = [\"pink\"]",
-            &["[axes] fill = \"pink\"", "possible values", "semi"],
-        ),
-        ("[axes]\nvcpus = [1, 1]", &["[axes] vcpus", "twice"]),
-        (
-            "[axes]\nvcpus = [[1]]",
-            &["[axes] vcpus = [1]", "whole number"],
-        ),
-        ("[axes]\njson = [\"a\"]", &["[axes] json", "matrix --json"]),
-        (
-            "[base]\nvcpus = 1\n[axes]\nvcpus = [2]",
-            &["vcpus", "[base] and in [axes]"],
-        ),
-        (
-            "[axes]\nlink = [\"1Gbit\"]\ntransport = [\"tcp\", \"unix\"]",
-            &[
-                "the scenario of link 1Gbit, transport unix",
-                "--link shapes TCP",
-            ],
-        ),
-        ("repeat = 0", &["repeat = 0", "1 to 1000"]),
-        ("order = \"random\"", &["line 1", "interleaved"]),
-        ("repeats = 3", &["line 1", "repeats", "expected one of"]),
-        ("repeat = 3\n[axes", &["line 2"]),
-        ("expect = \"wonders\"", &["wonders", "completes"]),
-        (
-            &format!("{axes}[[skip]]\nfill = \"text\""),
-            &["[[skip]] fill", "the axes are vcpus"],
-        ),
-        (
-            &format!("{axes}[[skip]]\nvcpus = 3"),
-            &["[[skip]] vcpus = 3", "which has 1, 2"],
-        ),
-        (&format!("{axes}[[skip]]\n"), &["[[skip]] names no axis"]),
-        (
-            &format!("{axes}[[skip]]\nvcpus = [1, 2]"),
-            &["leaves no scenario"],
-        ),
-        (
-            &format!("{axes}[[exception]]\nvcpus = 1"),
-            &["[[exception]] needs expect"],
-        ),
-    ] {
+    for (text, words) in WRONG {
         let error = Plan::of(text).unwrap_err();
-        for word in words {
+        for word in *words {
             assert!(error.contains(word), "no `{word}` for {text}:\n{error}");
         }
     }
