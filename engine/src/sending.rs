@@ -4,6 +4,7 @@ use std::iter;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use limosa_dirty::{DirtySource, HarvestError};
@@ -61,6 +62,8 @@ pub(crate) struct StreamWork {
 struct Meter {
     pages: AtomicU64,
     wire_bytes: AtomicU64,
+    /// The longest that rearming a chunk took, of all rounds.
+    rearm_ns: AtomicU64,
 }
 
 /// All page streams of a source. Dropping it stops them and waits for their threads.
@@ -181,6 +184,13 @@ impl Sending {
         })
     }
 
+    /// The longest that rearming a chunk took so far.
+    pub(crate) fn rearm_longest(&self) -> Duration {
+        let each = self.meters.iter();
+        let longest = each.map(|meter| meter.rearm_ns.load(Ordering::Relaxed));
+        Duration::from_nanos(longest.max().unwrap_or(0))
+    }
+
     /// Which stream sends which chunk.
     pub(crate) fn owners(&self) -> &ChunkOwners {
         &self.owners
@@ -299,7 +309,10 @@ impl StreamWorker {
                 return Err(StreamEnd::Halted);
             }
             if let Some(dirty) = &dirty {
+                let begun = Instant::now();
                 dirty.rearm(chunk, pages)?;
+                let took = u64::try_from(begun.elapsed().as_nanos()).unwrap_or(u64::MAX);
+                meter.rearm_ns.fetch_max(took, Ordering::Relaxed);
             }
             meter
                 .pages

@@ -359,6 +359,9 @@ impl<'a, G: SourceGuest> SourceRooms<'a, G> {
         self.round = None;
         clear_set(own(&mut self.pages));
         self.report.rounds.push(figures.clone());
+        if let Some(sending) = &self.sending {
+            self.report.rearm_longest = sending.rearm_longest();
+        }
         Some(RoundReport {
             round: figures.round,
             pages,

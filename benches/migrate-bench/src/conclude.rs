@@ -161,6 +161,7 @@ fn tracking_of(figures: &MoveFigures) -> Tracking {
         by: figures.tracking.clone(),
         start_ms: figures.tracking_start_ms,
         start_ms_per_gib: 0.0,
+        rearm_longest_ms: figures.rearm_longest_ms,
     }
 }
 

@@ -337,6 +337,9 @@ pub(crate) struct MoveFigures {
     /// What it took to begin to follow writes.
     #[serde(default)]
     pub(crate) tracking_start_ms: f64,
+    /// The longest that rearming a chunk took.
+    #[serde(default)]
+    pub(crate) rearm_longest_ms: f64,
     /// The moments of the switchover on the source.
     #[serde(default)]
     pub(crate) switchover_ns: MarksNs,

@@ -195,6 +195,8 @@ pub(crate) struct Tracking {
     /// What it took to begin.
     pub(crate) start_ms: f64,
     pub(crate) start_ms_per_gib: f64,
+    /// The longest that rearming a chunk took while the guest ran.
+    pub(crate) rearm_longest_ms: f64,
 }
 
 /// The pause as each saw it.

@@ -95,7 +95,7 @@ fn time_rows(summary: &Summary) -> [Row; 7] {
 }
 
 /// Where the downtime goes; the report has it in more detail.
-fn switchover_rows(runs: &[Run]) -> [Row; 6] {
+fn switchover_rows(runs: &[Run]) -> [Row; 7] {
     let row = |name, figure: fn(&Run) -> Option<f64>| {
         let median = Spread::of(runs.iter().filter_map(figure));
         Row::new(name, move |run| known(figure(run), show_ms)).median(median, show_ms)
@@ -118,6 +118,10 @@ fn switchover_rows(runs: &[Run]) -> [Row; 6] {
         }),
         row("start of tracking", |run| {
             run.tracking.as_ref().map(|tracking| tracking.start_ms)
+        }),
+        row("longest wait for tracking", |run| {
+            let tracking = run.tracking.as_ref();
+            tracking.map(|tracking| tracking.rearm_longest_ms)
         }),
     ]
 }

@@ -2,12 +2,14 @@
 //! them. Taken on the source.
 
 pub(crate) mod csv;
+mod stalls;
 
 use std::time::Duration;
 
 use limosa::{GuestStep, Moment, Progress};
 use serde::{Deserialize, Serialize};
 
+use self::stalls::Stalls;
 use crate::convergence::{dirty_limit, run_share};
 use crate::run::gib_s;
 use crate::units::ms;
@@ -45,6 +47,9 @@ pub(crate) struct Sample {
     /// What each vCPU may dirty a second; none where that is not limited.
     #[serde(default)]
     pub(crate) dirty_limit_bytes_s: Option<u64>,
+    /// The longest gap that a vCPU saw since the sample before; none where nobody looked.
+    #[serde(default)]
+    pub(crate) stall_ms: Option<f64>,
 }
 
 /// Something that happened.
@@ -87,15 +92,17 @@ impl Timeline {
 pub(crate) struct Recorder {
     taken: Vec<Progress>,
     events: Vec<TimedEvent>,
+    stalls: Stalls,
     every: Duration,
 }
 
 impl Recorder {
     /// Nothing has happened yet.
-    pub(crate) const fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             taken: Vec::new(),
             events: Vec::new(),
+            stalls: Stalls::default(),
             every: EVERY,
         }
     }
@@ -116,6 +123,11 @@ impl Recorder {
             }),
             Moment::Session(_) | Moment::Rest { .. } => {}
         }
+    }
+
+    /// Takes down what the guest saw since the last look: the longest gap of a vCPU.
+    pub(crate) fn on_stall(&mut self, at: Duration, longest: Duration) {
+        self.stalls.push(at, longest);
     }
 
     fn take(&mut self, progress: Progress) {
@@ -202,6 +214,11 @@ impl Recorder {
             remaining_pages: own.remaining_bytes / PAGE_BYTES,
             run_share: run_share(own.slowdown),
             dirty_limit_bytes_s: dirty_limit(own.slowdown),
+            stall_ms: {
+                let start = before.map_or(Duration::ZERO, |before| before.elapsed);
+                let longest = self.stalls.longest_within(start, own.elapsed);
+                longest.map(ms)
+            },
         });
         Timeline {
             samples: samples.collect(),
@@ -239,6 +256,21 @@ mod tests {
         let mut recorder = Recorder::new();
         moments.iter().for_each(|moment| recorder.on_moment(moment));
         recorder.timeline()
+    }
+
+    #[test]
+    fn a_sample_has_the_longest_stall_since_the_one_before() {
+        let mut recorder = Recorder::new();
+        for (at_us, stall_us) in [(1_000, None), (30_000, Some(9_000)), (60_000, Some(700))] {
+            if let Some(stall_us) = stall_us {
+                let us = Duration::from_micros;
+                recorder.on_stall(us(at_us - 10), us(stall_us));
+            }
+            recorder.on_moment(&progress(0, at_us, 0, 5));
+        }
+        let samples = recorder.timeline().samples;
+        let stalls: Vec<_> = samples.iter().map(|sample| sample.stall_ms).collect();
+        assert_eq!(stalls, [None, Some(9.0), Some(0.7)]);
     }
 
     #[test]

@@ -96,7 +96,7 @@ const REFERENCE: [(&str, Kind); 11] = [
 ];
 
 /// Of a completed run.
-const RUN: [(&str, Kind); 81] = [
+const RUN: [(&str, Kind); 83] = [
     ("/outcome", OneOf(&["completed"])),
     ("/custody", OneOf(&["target"])),
     ("/error", Null),
@@ -160,6 +160,7 @@ const RUN: [(&str, Kind); 81] = [
     ("/tracking/by", Text),
     ("/tracking/start_ms", Figure),
     ("/tracking/start_ms_per_gib", Figure),
+    ("/tracking/rearm_longest_ms", Figure),
     ("/timeline/samples/0/ms", Figure),
     ("/timeline/samples/0/sent_bytes", Amount),
     ("/timeline/samples/0/send_gib_s", Null),
@@ -167,6 +168,7 @@ const RUN: [(&str, Kind); 81] = [
     ("/timeline/samples/0/remaining_pages", Count),
     ("/timeline/samples/0/run_share", Null),
     ("/timeline/samples/0/dirty_limit_bytes_s", Null),
+    ("/timeline/samples/0/stall_ms", Null),
     ("/timeline/samples/1/send_gib_s", Figure),
     ("/timeline/events/0/what", OneOf(&["round_started"])),
     ("/compat/mode", OneOf(&["off"])),

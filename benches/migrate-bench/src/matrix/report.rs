@@ -39,12 +39,33 @@ pub(super) struct Row {
     pub(super) outcome: String,
     /// Completed migrations whose gap was within the budget.
     pub(super) within_budget: u32,
+    pub(super) foretold: Foretold,
     /// None where nothing was run.
     pub(super) config: Option<Config>,
     pub(super) summary: Summary,
     pub(super) runs: Vec<Run>,
     /// Why there is no figure of a migration that was tried.
     pub(super) broken: Vec<String>,
+}
+
+/// Forecasts of the time left and of the pause, over all completed migrations.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize)]
+pub(super) struct Foretold {
+    pub(super) count: usize,
+    /// How many of them had the truth in their band.
+    pub(super) came_true: usize,
+}
+
+impl Foretold {
+    fn of(runs: &[Run]) -> Self {
+        let figures = runs.iter().filter_map(|run| run.convergence.as_ref());
+        let told = figures.flat_map(|figures| &figures.foretold);
+        let told = told.flat_map(|foretold| [foretold.left, foretold.downtime]);
+        told.flatten().fold(Self::default(), |all, told| Self {
+            count: all.count + 1,
+            came_true: all.came_true + usize::from(told.came_true),
+        })
+    }
 }
 
 /// How many migrations ended in which way.
@@ -68,6 +89,7 @@ impl Row {
             as_expected: true,
             outcome: String::new(),
             within_budget: 0,
+            foretold: Foretold::default(),
             config: None,
             summary: Summary::default(),
             runs: Vec::new(),
@@ -88,6 +110,7 @@ impl Row {
                 && gap.zip(budget).is_some_and(|(gap, budget)| gap <= budget)
         };
         self.within_budget = self.runs.iter().filter(within).count() as u32;
+        self.foretold = Foretold::of(&self.runs);
     }
 
     /// What went wrong first, and how often something did.

@@ -5,13 +5,13 @@ use comfy_table::{Cell, CellAlignment, Table, presets};
 use super::plan::Axis;
 use super::report::{MatrixReport, Row};
 use crate::report::Spread;
-use crate::units::show_ms;
+use crate::units::{show_bytes, show_ms};
 
 /// A figure of a scenario, by its name.
 type Column = (&'static str, fn(&Row) -> String);
 
 /// What follows the values of the axes.
-const COLUMNS: [Column; 6] = [
+const COLUMNS: [Column; 8] = [
     ("total", |row| median(row.summary.total_ms, show_ms)),
     ("gap p50 / max", gap),
     ("budget kept", budget_kept),
@@ -19,6 +19,8 @@ const COLUMNS: [Column; 6] = [
         median(row.summary.rounds, |count| format!("{count:.0}"))
     }),
     ("sent ÷ memory", sent),
+    ("foretold", foretold),
+    ("held back to", held_back),
     ("outcome", outcome),
 ];
 
@@ -103,6 +105,28 @@ fn budget_kept(row: &Row) -> String {
     match row.summary.completed {
         0 => unknown(),
         completed => format!("{} of {completed}", row.within_budget),
+    }
+}
+
+fn foretold(row: &Row) -> String {
+    match row.foretold.count {
+        0 => unknown(),
+        count => format!("{} of {count}", row.foretold.came_true),
+    }
+}
+
+/// The most that was done to a guest of this scenario.
+fn held_back(row: &Row) -> String {
+    let figures = row.runs.iter().filter_map(|run| run.convergence.as_ref());
+    let slowed: Vec<_> = figures.flat_map(|figures| &figures.slowed).collect();
+    let shares = slowed.iter().filter_map(|slowed| slowed.run_share);
+    let limits = slowed
+        .iter()
+        .filter_map(|slowed| slowed.dirty_bytes_per_second);
+    match (shares.reduce(f64::min), limits.min()) {
+        (Some(share), _) => format!("{:.0} %", share * 100.0),
+        (None, Some(limit)) => format!("{}/s", show_bytes(limit)),
+        (None, None) => unknown(),
     }
 }
 

@@ -63,6 +63,37 @@ pub(super) fn remaining(samples: &[Sample]) -> Vec<Vec<Point>> {
     lines.collect()
 }
 
+/// The longest gap that a vCPU saw between two samples, in milliseconds, as steps.
+pub(super) fn stalls(samples: &[Sample]) -> Vec<Point> {
+    let steps = samples.windows(2).filter_map(|pair| {
+        let stall = pair[1].stall_ms?;
+        Some([(pair[0].ms, stall), (pair[1].ms, stall)])
+    });
+    steps.flatten().collect()
+}
+
+/// The share of the time that each vCPU might run, as steps; none of a guest that was not held back
+/// so.
+pub(super) fn run_shares(samples: &[Sample]) -> Vec<Point> {
+    if samples.iter().all(|sample| sample.run_share.is_none()) {
+        return Vec::new();
+    }
+    let steps = samples.windows(2).map(|pair| {
+        let share = pair[0].run_share.unwrap_or(1.0);
+        [(pair[0].ms, share), (pair[1].ms, share)]
+    });
+    steps.flatten().collect()
+}
+
+/// What each vCPU might dirty a second, from when it was held to that: each step a line of its own.
+pub(super) fn limits(samples: &[Sample]) -> Vec<Vec<Point>> {
+    let runs = samples.windows(2).filter_map(|pair| {
+        let limit = pair[0].dirty_limit_bytes_s? as f64;
+        Some(vec![(pair[0].ms, limit), (pair[1].ms, limit)])
+    });
+    runs.collect()
+}
+
 /// When each round was, and what it sent.
 pub(super) fn bars(samples: &[Sample]) -> Vec<Bar> {
     let bars = rounds(samples).filter_map(|own| {
@@ -97,6 +128,7 @@ mod tests {
             remaining_pages: 3,
             run_share: None,
             dirty_limit_bytes_s: None,
+            stall_ms: None,
         }
     }
 
@@ -132,6 +164,32 @@ mod tests {
                 (12.0, 2.0 * pages)
             ]
         );
+    }
+
+    #[test]
+    fn what_was_done_to_the_guest_is_drawn_from_then_on() {
+        let free = sample(0, 0.0, 0);
+        let slowed = Sample {
+            run_share: Some(0.25),
+            dirty_limit_bytes_s: Some(4096),
+            stall_ms: Some(7.5),
+            ..sample(1, 10.0, 0)
+        };
+        let last = Sample {
+            ms: 20.0,
+            ..slowed.clone()
+        };
+        let samples = [free, slowed, last];
+        assert_eq!(
+            run_shares(&samples),
+            [(0.0, 1.0), (10.0, 1.0), (10.0, 0.25), (20.0, 0.25)]
+        );
+        assert_eq!(limits(&samples), [[(10.0, 4096.0), (20.0, 4096.0)]]);
+        assert_eq!(
+            stalls(&samples),
+            [(0.0, 7.5), (10.0, 7.5), (10.0, 7.5), (20.0, 7.5)]
+        );
+        assert_eq!(run_shares(&samples[..1]), []);
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! The picture of a move over time, as SVG: rates, what remained, rounds, and the pause.
+//! The picture of a move over time, as SVG: rates, what remained, what the guest noticed,
+//! rounds, and the pause.
 
 mod lines;
 mod panels;
@@ -17,7 +18,7 @@ use crate::output::write_file;
 use crate::timeline::Timeline;
 
 /// Width and height, in pixels.
-const SIZE: (u32, u32) = (960, 640);
+const SIZE: (u32, u32) = (960, 760);
 /// Height of the two lines above the panels.
 const HEAD: u32 = 58;
 const FONT: &str = "sans-serif";

@@ -18,6 +18,8 @@ const DIRTIED: RGBColor = RGBColor(213, 94, 0);
 const REMAINING: RGBColor = RGBColor(0, 128, 96);
 const ROUND: RGBColor = RGBColor(86, 104, 130);
 const PAUSE: RGBColor = RGBColor(190, 30, 90);
+const STALL: RGBColor = RGBColor(100, 70, 160);
+const HELD: RGBColor = RGBColor(150, 105, 0);
 
 const LEFT: u32 = 74;
 const RIGHT: u32 = 22;
@@ -80,10 +82,12 @@ impl<'a> Panels<'a> {
     /// Draws all panels below each other.
     pub(super) fn draw(&self, area: &Area<'_>) -> Result<()> {
         let height = area.dim_in_pixel().1;
-        let (rates, rest) = area.split_vertically(height * 42 / 100);
-        let (remaining, rounds) = rest.split_vertically(height * 29 / 100);
+        let (rates, rest) = area.split_vertically(height * 34 / 100);
+        let (remaining, rest) = rest.split_vertically(height * 22 / 100);
+        let (guest, rounds) = rest.split_vertically(height * 18 / 100);
         self.draw_rates(&rates)?;
         self.draw_remaining(&remaining)?;
+        self.draw_guest(&guest)?;
         self.draw_rounds(&rounds)
     }
 
@@ -91,8 +95,9 @@ impl<'a> Panels<'a> {
         let shortest_ms = self.end_ms / WINDOWS_MAX;
         let sent = lines::sent(&self.timeline.samples, shortest_ms);
         let dirtied = lines::dirtied(&self.timeline.samples);
-        let both = sent.iter().chain(&dirtied);
-        let largest = both.map(|(_, rate)| *rate).fold(0.0, f64::max);
+        let limits = lines::limits(&self.timeline.samples);
+        let all = sent.iter().chain(&dirtied).chain(limits.iter().flatten());
+        let largest = all.map(|(_, rate)| *rate).fold(0.0, f64::max);
         let scale = Scale::of_bytes(largest);
         let top = axis_end(scale.of(largest));
         let pause = self.pause.map(|pause| show_ms(pause.ms));
@@ -101,13 +106,46 @@ impl<'a> Panels<'a> {
             (SENT, "sent".into()),
             (DIRTIED, "dirtied by the guest".into()),
         ];
-        let keys: Vec<Key> = known.into_iter().chain(pause).collect();
+        let limited = (!limits.is_empty()).then(|| (HELD, "most that a vCPU may dirty".into()));
+        let keys: Vec<Key> = known.into_iter().chain(limited).chain(pause).collect();
         let below = head(area, &format!("{}/s", scale.unit), &keys)?;
         let mut chart = self.chart(&below, (0.0, top), Axis::Bare)?;
         self.mark_pause(&mut chart, (0.0, top))?;
         self.draw_filled(&mut chart, &sent, (scale, SENT))?;
         let dirtied = self.in_units(&dirtied, scale);
         chart.draw_series(LineSeries::new(dirtied, DIRTIED.stroke_width(2)))?;
+        for limit in &limits {
+            let limit = self.in_units(limit, scale);
+            chart.draw_series(LineSeries::new(limit, HELD.stroke_width(2)))?;
+        }
+        Ok(())
+    }
+
+    /// What the guest noticed, and how it was held back.
+    fn draw_guest(&self, area: &Area<'_>) -> Result<()> {
+        let stalls = lines::stalls(&self.timeline.samples);
+        let shares = lines::run_shares(&self.timeline.samples);
+        let top = axis_end(stalls.iter().map(|(_, stall)| *stall).fold(0.0, f64::max));
+        let least = shares.iter().map(|(_, share)| *share).fold(1.0, f64::min);
+        let share = (!shares.is_empty()).then(|| {
+            let words = "share of the time that vCPUs may run (at the top all of it";
+            (HELD, format!("{words}; least {:.0} %)", least * 100.0))
+        });
+        let keys: Vec<Key> = std::iter::once((STALL, "longest gap that a vCPU saw".into()))
+            .chain(share)
+            .collect();
+        let below = head(area, "ms", &keys)?;
+        let mut chart = self.chart(&below, (0.0, top), Axis::Bare)?;
+        self.mark_pause(&mut chart, (0.0, top))?;
+        let as_it_is = Scale {
+            unit: "ms",
+            size: 1.0,
+        };
+        self.draw_filled(&mut chart, &stalls, (as_it_is, STALL))?;
+        let shares = shares.iter();
+        let shares: Vec<Point> = shares.map(|(ms, share)| (*ms, share * top)).collect();
+        let shares = self.in_units(&shares, as_it_is);
+        chart.draw_series(LineSeries::new(shares, HELD.stroke_width(2)))?;
         Ok(())
     }
 

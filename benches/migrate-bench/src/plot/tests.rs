@@ -14,6 +14,7 @@ fn sample(round: u32, ms: f64, sent_mib: u64, rates: [Option<f64>; 2], remaining
         remaining_pages: remaining,
         run_share: None,
         dirty_limit_bytes_s: None,
+        stall_ms: None,
     }
 }
 
@@ -90,6 +91,23 @@ fn axes_have_units_and_lines_have_names() {
 }
 
 #[test]
+fn what_was_done_to_the_guest_is_named() {
+    let mut timeline = timeline();
+    let names = ["most that a vCPU may dirty", "share of the time"];
+    let has = |svg: &str, name: &str| texts(svg).iter().any(|text| text.starts_with(name));
+    let before = picture(&timeline);
+    assert!(has(&before, "longest gap that a vCPU saw"));
+    assert!(!names.iter().any(|name| has(&before, name)));
+    for sample in &mut timeline.samples[3..] {
+        sample.run_share = Some(0.4);
+        sample.dirty_limit_bytes_s = Some(1 << 20);
+    }
+    let after = picture(&timeline);
+    assert!(names.iter().all(|name| has(&after, name)), "{after}");
+    assert!(after.contains("least 40 %"), "{after}");
+}
+
+#[test]
 fn the_pause_is_where_it_was() {
     let svg = picture(&timeline());
     let colour = "opacity=\"0.2\" fill=\"#BE1E5A\"";
@@ -98,7 +116,7 @@ fn the_pause_is_where_it_was() {
         .into_iter()
         .filter(|line| line.starts_with("<rect"))
         .collect();
-    assert_eq!(bands.len(), 3, "one in each panel: {svg}");
+    assert_eq!(bands.len(), 4, "one in each panel: {svg}");
     let width = f64::from(SIZE.0) - 74.0 - 22.0;
     let end = 1200.0 * 1.08;
     for band in bands {

@@ -7,7 +7,8 @@ use super::{Sample, Timeline, What};
 
 /// The first line: names with units.
 const HEADER: &str = "run,elapsed_ms,round,guest,sent_bytes,send_gib_s,dirty_pages_s,\
-                      remaining_pages,run_share,dirty_limit_bytes_s\n";
+                      remaining_pages,run_share,dirty_limit_bytes_s,\
+                      stall_ms\n";
 
 /// The moves, numbered from 1, each with its samples.
 pub(crate) fn of<'a>(timelines: impl IntoIterator<Item = &'a Timeline>) -> String {
@@ -30,14 +31,16 @@ fn push(text: &mut String, run: u32, timeline: &Timeline, sample: &Sample) {
         remaining_pages,
         run_share,
         dirty_limit_bytes_s,
+        stall_ms,
     } = sample;
     let guest = guest_at(timeline, *ms);
     let [send, dirty, share] = [send_gib_s, dirty_pages_s, run_share].map(|rate| shown(*rate));
-    let limit = shown(*dirty_limit_bytes_s);
+    let (limit, stall) = (shown(*dirty_limit_bytes_s), shown(*stall_ms));
     // Writing to a string can't fail.
     let _ = writeln!(
         text,
-        "{run},{ms},{round},{guest},{sent_bytes},{send},{dirty},{remaining_pages},{share},{limit}"
+        "{run},{ms},{round},{guest},{sent_bytes},{send},{dirty},{remaining_pages},{share},{limit},\
+         {stall}"
     );
 }
 
@@ -72,6 +75,7 @@ mod tests {
             remaining_pages: 7,
             run_share: None,
             dirty_limit_bytes_s: None,
+            stall_ms: rate,
         }
     }
 
@@ -101,9 +105,9 @@ mod tests {
             lines[..4],
             [
                 HEADER.trim_end(),
-                "1,0.5,3,running,4096,,,7,,",
-                "1,10,3,paused,4096,2.25,2.25,7,,",
-                "1,12,3,running,4096,0,0,7,,",
+                "1,0.5,3,running,4096,,,7,,,",
+                "1,10,3,paused,4096,2.25,2.25,7,,,2.25",
+                "1,12,3,running,4096,0,0,7,,,0",
             ]
         );
         assert_eq!(lines.len(), 7);

@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use limosa_compat::GuestCpu;
 use limosa_payload::protocol::{Fill, Pattern, Phase, Probe};
-use limosa_payload::{Histogram, VcpuReport};
+use limosa_payload::{GuestProbe, Histogram, VcpuReport};
 use limosa_shim::{
-    Backing, GuestKind, GuestSpec, HugePages, KvmGuest, ProcessGuest, Tracking, Workload,
+    Backing, GuestKind, GuestSpec, HostView, HugePages, KvmGuest, ProcessGuest, Tracking, Workload,
     WorkloadSpec,
 };
 
@@ -72,6 +72,34 @@ impl AnyGuest {
             all.merge(vcpu.stalls(Phase::Precopy));
         }
         Ok(all)
+    }
+}
+
+/// Looks at what a guest notices while it moves.
+pub(crate) struct StallMeter {
+    probe: GuestProbe<HostView>,
+    seen: Histogram,
+}
+
+impl StallMeter {
+    /// From now on.
+    pub(crate) fn new(guest: &AnyGuest) -> Result<Self> {
+        Ok(Self {
+            probe: guest.workload().probe()?,
+            seen: guest.precopy_stalls()?,
+        })
+    }
+
+    /// The longest gap that a vCPU saw since the last look while memory was being copied; none
+    /// where there was none, or nothing can be read.
+    pub(crate) fn longest(&mut self) -> Option<Duration> {
+        let mut all = Histogram::EMPTY;
+        for vcpu in self.probe.vcpus().ok()? {
+            all.merge(vcpu.stalls(Phase::Precopy));
+        }
+        let fresh = all.since(&self.seen);
+        self.seen = all;
+        (fresh.count() > 0).then(|| fresh.longest())
     }
 }
 

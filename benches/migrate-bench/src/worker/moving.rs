@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use limosa::{
     CancelToken, Cause, Codec, EncodingCounts, Endpoint, Event, Forecast, GuestError, GuestMemory,
-    IoChoice, LinkConfig, Listener, MigrationConfig, MigrationError, Moment, Offer, SessionError,
-    SourceGuest, SourceReport, Splice, Staging, StateSection, Steering, TargetGuest, TargetHost,
-    TargetPolicy, migrate_in, migrate_out,
+    IoChoice, LinkConfig, Listener, MigrationConfig, MigrationError, Moment, Offer, Progress,
+    SessionError, SourceGuest, SourceReport, Splice, Staging, StateSection, Steering, TargetGuest,
+    TargetHost, TargetPolicy, migrate_in, migrate_out,
 };
 use limosa_compat::HostCpu;
 use limosa_payload::protocol::Phase;
@@ -22,7 +22,7 @@ use crate::refusal::Reason;
 use crate::report::{Pages, RoundFigures};
 use crate::timeline::Recorder;
 use crate::units::ms;
-use crate::worker::guest::{AnyGuest, backing, quantiles, tracking};
+use crate::worker::guest::{AnyGuest, StallMeter, backing, quantiles, tracking};
 use crate::worker::steer::{Hands, policy_named};
 
 /// Longest wait for a guest's vCPUs to go in once it was let run.
@@ -74,16 +74,23 @@ pub(crate) fn send(
     let huge_share = huge_share(guest);
     let begun = CpuClock::now(guest.vcpu_cpu());
     let mut recorder = Recorder::new();
+    let mut meter = Some(StallMeter::new(guest)?);
     let mut last_said = None;
     let mut told = None;
     let mut observer = |moment: &Moment| {
         recorder.on_moment(moment);
+        if let Moment::Progress(Progress { elapsed, .. }) = moment
+            && let Some(longest) = meter.as_mut().and_then(StallMeter::longest)
+        {
+            recorder.on_stall(*elapsed, longest);
+        }
         if let Moment::Session(Event::Estimate { forecast, .. }) = moment {
             told = forecast.map(|forecast| (Instant::now(), forecast));
         }
         if let Moment::Guest { elapsed, .. } = moment {
             // Whoever hears of progress wants a processor, and the guest is waiting.
             last_said = Some(*elapsed);
+            meter = None;
         }
         if let Moment::Progress(progress) = moment
             && last_said.is_none_or(|last| progress.elapsed.saturating_sub(last) >= SAY_EVERY)
@@ -156,6 +163,7 @@ fn figures_of(report: SourceReport) -> MoveFigures {
         io: report.io,
         tracking: report.tracking,
         tracking_start_ms: ms(report.tracking_start),
+        rearm_longest_ms: ms(report.rearm_longest),
         switchover_ns: marks_ns(report.marks.iter().map(|(mark, at)| (mark.name(), at))),
         handshake_ms: ms(report.handshake),
         warnings: report.warnings.iter().map(ToString::to_string).collect(),
