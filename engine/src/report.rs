@@ -100,8 +100,8 @@ pub struct SourceReport {
     pub tracking: String,
     /// What it took to begin to follow them: the guest ran, and may have been slowed down.
     pub tracking_start: Duration,
-    /// The longest that rearming a chunk took while the guest ran: so long its vCPUs may have waited
-    /// for the kernel's lock. Zero where the guest stood still all along.
+    /// The longest that rearming a chunk took while the guest ran: so long its vCPUs may have
+    /// waited for the kernel's lock. Zero where the guest stood still all along.
     pub rearm_longest: Duration,
 }
 

@@ -65,8 +65,8 @@ impl Scheduling {
         self.0.sched_policy == libc::SCHED_OTHER as u32
     }
 
-    /// As a real-time thread of the least priority, which takes a processor from every ordinary one.
-    /// What it starts is ordinary.
+    /// As a real-time thread of the least priority, which takes a processor from every ordinary
+    /// one. What it starts is ordinary.
     pub(crate) const fn real_time(self) -> Self {
         Self(libc::sched_attr {
             sched_policy: libc::SCHED_FIFO as u32,
@@ -95,8 +95,8 @@ impl Scheduling {
         self
     }
 
-    /// The same with another slice in nanoseconds: how long the thread runs before others are looked
-    /// at. Ignored before Linux 6.12.
+    /// The same with another slice in nanoseconds: how long the thread runs before others are
+    /// looked at. Ignored before Linux 6.12.
     pub(crate) const fn with_slice(mut self, nanoseconds: u64) -> Self {
         self.0.sched_runtime = nanoseconds;
         self

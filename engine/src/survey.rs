@@ -34,9 +34,9 @@ impl<'scope> Survey<'scope> {
         }
     }
 
-    /// A thread that is to look at `host`, which is not needed for anything else any more: the guest
-    /// was made. It sleeps until [`start`](Self::start): by then the guest may stand still, and
-    /// there is no time to make one.
+    /// A thread that is to look at `host`, which is not needed for anything else any more: the
+    /// guest was made. It sleeps until [`start`](Self::start): by then the guest may stand still,
+    /// and there is no time to make one.
     pub(crate) fn prepared<H: TargetHost>(
         scope: &'scope Scope<'scope, '_>,
         host: &'scope mut H,

@@ -15,9 +15,9 @@ const FIRST_SLICE_NS: u64 = 100_000;
 
 /// Whether a thread comes first now.
 ///
-/// It then is a real-time thread (`SCHED_FIFO`, of the least priority). A process without that right
-/// (`CAP_SYS_NICE`, or `RLIMIT_RTPRIO`) gets the least nice value and a short slice, and one without
-/// that either the short slice alone. Threads with a scheduling of their own (`SCHED_FIFO`,
+/// It then is a real-time thread (`SCHED_FIFO`, of the least priority). A process without that
+/// right (`CAP_SYS_NICE`, or `RLIMIT_RTPRIO`) gets the least nice value and a short slice, and one
+/// without that either the short slice alone. Threads with a scheduling of their own (`SCHED_FIFO`,
 /// `SCHED_BATCH`, …) keep that. What a thread starts meanwhile does not come first.
 ///
 /// Beside a real-time thread nobody else has its processor: raise only what ends soon. Measured

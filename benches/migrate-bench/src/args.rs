@@ -339,7 +339,7 @@ pub(crate) struct LinkArgs {
     pub(crate) downtime: Duration,
     /// What to do when the guest writes faster than the link sends: leave it on the source (fail),
     /// pause it for longer than asked (stop), let its vCPUs run for a share of the time (throttle),
-    /// or limit what each may dirty (limit: KVM guests, with `--tracking ring`).
+    /// or limit what each may dirty (limit: KVM guests; it needs, and chooses, `--tracking ring`).
     #[arg(long, value_enum, default_value_t = OnStallChoice::Fail)]
     pub(crate) on_stall: OnStallChoice,
     /// Most bytes a second that the page streams send together while the guest runs (4KiB/s and

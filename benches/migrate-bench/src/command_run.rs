@@ -84,7 +84,8 @@ pub(crate) fn run(args: &RunArgs) -> Result<ExitCode> {
 
 /// Whether such a guest can be, and its link; the error is one of usage.
 pub(crate) fn check_usage(args: &RunArgs, kind: &str) -> Result<(), String> {
-    crate::worker::check_guest(&args.guest, kind).map_err(|error| crate::in_one_line(&error))?;
+    crate::worker::check_guest(&args.guest, &args.link, kind)
+        .map_err(|error| crate::in_one_line(&error))?;
     if args.link_rate.is_some() && args.transport == Transport::Unix {
         return Err("--link shapes TCP: leave out --transport unix, or --link".into());
     }

@@ -2,7 +2,7 @@
 
 use anyhow::{Result, bail};
 
-use crate::args::{GuestArgs, LinkArgs};
+use crate::args::{GuestArgs, LinkArgs, OnStallChoice, TrackingChoice};
 use crate::compat::CpuArgs;
 use crate::protocol::{CpuOrder, EnforcementOrder, GuestOrder, LinkOrder};
 use crate::units::{Part, Streams, show_bytes};
@@ -36,6 +36,29 @@ pub(crate) fn guest_order(args: &GuestArgs, kind: &str) -> GuestOrder {
         tracking: args.tracking.to_string(),
         seed: args.seed,
         cpu: CpuOrder::default(),
+    }
+}
+
+/// How writes are to be recorded of a guest whose writers may have to be limited; the error is one
+/// of usage.
+pub(crate) fn tracking_for(
+    args: &GuestArgs,
+    link: &LinkArgs,
+    kind: &str,
+) -> Result<TrackingChoice> {
+    match (link.on_stall, args.tracking) {
+        (OnStallChoice::Limit, _) if kind == "process" => bail!(
+            "--on-stall limit needs to know what each vCPU writes, and nothing tells that of a \
+             process guest: use --on-stall throttle"
+        ),
+        (OnStallChoice::Limit, TrackingChoice::Auto | TrackingChoice::Ring) => {
+            Ok(TrackingChoice::Ring)
+        }
+        (OnStallChoice::Limit, other) => bail!(
+            "--on-stall limit needs to know what each vCPU writes, which --tracking {other} does \
+             not tell: leave that out, or use --on-stall throttle"
+        ),
+        (_, tracking) => Ok(tracking),
     }
 }
 

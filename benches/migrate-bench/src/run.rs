@@ -13,7 +13,7 @@ use crate::child::Worker;
 use crate::compat::{HostJson, read_host};
 use crate::conclude::{Move, Proofs, conclude};
 use crate::link::{End, Link, LinkFacts};
-use crate::orders::{cpu_order, guest_order, link_order};
+use crate::orders::{cpu_order, guest_order, link_order, tracking_for};
 use crate::progress::{Bar, Show};
 use crate::protocol::{Answer, CpuOrder, GuestOrder, LinkOrder, Order, SourceSide, TargetSide};
 use crate::reference::{Carriage, SocketSettings, SpeedSamples};
@@ -88,6 +88,7 @@ impl Bench {
             pretend: [cpu.guest.pretend.clone(), cpu.target],
             guest: GuestOrder {
                 cpu: cpu.guest,
+                tracking: tracking_for(&args.guest, &args.link, kind)?.to_string(),
                 ..guest_order(&args.guest, kind)
             },
             link: link_order(&args.link),

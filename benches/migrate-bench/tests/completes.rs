@@ -98,7 +98,7 @@ fn with_every_tracking() {
         }
         let line = format!("{SMALL} --guest {kind} --vcpus 2 --hops 2 --tracking {tracking}");
         let run = completes(&line);
-        let said = run["tracking"].as_str().unwrap();
+        let said = run["tracking"]["by"].as_str().unwrap();
         assert!(said.starts_with(name), "{line}: {said}");
         assert_eq!(said.contains("asked for"), tracking != "auto", "{said}");
     }

@@ -12,8 +12,8 @@ const PAGES_PER_STEP: f64 = 4.0;
 /// A chunk is worth holding back when this share of its pages is expected to be written again.
 const WRITTEN_AGAIN_MIN: f64 = 0.25;
 
-/// And when it is that much hotter than the chunks of the round are on average: where all are alike,
-/// waiting takes time and saves nothing.
+/// And when it is that much hotter than the chunks of the round are on average: where all are
+/// alike, waiting takes time and saves nothing.
 const HOTTER_THAN_MEAN: f64 = 2.0;
 
 /// Most chunks that are held back at once: 2.25 MiB of them.
@@ -76,8 +76,8 @@ impl Heat {
         }
     }
 
-    /// Takes those of `pages` out that are hot: likely to be written within `horizon`, and much more
-    /// so than others; the hottest first, and `pages_max` at the most.
+    /// Takes those of `pages` out that are hot: likely to be written within `horizon`, and much
+    /// more so than others; the hottest first, and `pages_max` at the most.
     pub fn hold_back(&self, pages: &mut PageSet, pages_max: PageCount, horizon: Duration) -> Held {
         let mut held = Held::default();
         if pages_max == PageCount::ZERO {

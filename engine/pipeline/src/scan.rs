@@ -137,8 +137,8 @@ enum Fit {
     AtAnEdge,
 }
 
-/// Up to so many pages a set is walked by the calling thread alone. A chunk takes some 20 ns, and to
-/// wake a thread 50 µs and more.
+/// Up to so many pages a set is walked by the calling thread alone. A chunk takes some 20 ns, and
+/// to wake a thread 50 µs and more.
 const SHORT_PAGES: u64 = 4096;
 
 /// Makes `list_count` lists of the chunks with a page in `pages`, each in the order of memory, by

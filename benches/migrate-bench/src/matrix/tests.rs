@@ -196,10 +196,12 @@ fn a_file_that_is_not_there_is_named() {
 #[test]
 fn the_files_of_this_repository_are_good() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../matrix");
-    for (file, count) in [("quick.toml", 6), ("full.toml", 156)] {
+    for (file, count) in [("quick.toml", 6), ("full.toml", 152)] {
         let text = std::fs::read_to_string(folder.join(file)).unwrap();
         // Machines without KVM, or with less memory than they are written for, can plan them too.
         let text = text.replace("[base]", "[base]\nguest = \"process\"");
+        // There nobody can tell which vCPU wrote what.
+        let text = text.replace(", \"limit\"", "");
         assert_eq!(plan(&text).scenarios.len(), count, "{file}");
     }
 }

@@ -2,28 +2,51 @@
 
 use std::time::Duration;
 
-/// Most looks that are kept.
+/// Most looks that are kept; even, so that they pair.
 const LOOKS_MAX: usize = 2048;
 
 /// What the guest's own clock showed at each look, since the look before.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Stalls {
     /// When, since the move began, and the longest stall; in order.
     looks: Vec<(Duration, Duration)>,
+    /// How many looks each of these holds, but for the last.
+    each: usize,
+    /// How many the last one holds.
+    in_last: usize,
+}
+
+impl Default for Stalls {
+    fn default() -> Self {
+        Self {
+            looks: Vec::new(),
+            each: 1,
+            in_last: 1,
+        }
+    }
 }
 
 impl Stalls {
-    /// Takes a look down; where there are too many, two neighbours become one.
+    /// Takes a look down; of a long move two become one, and then four.
     pub(crate) fn push(&mut self, at: Duration, longest: Duration) {
-        self.looks.push((at, longest));
-        if self.looks.len() > LOOKS_MAX {
+        if let Some(last) = self.looks.last_mut()
+            && self.in_last < self.each
+        {
+            *last = (at, longest.max(last.1));
+            self.in_last += 1;
+            return;
+        }
+        if self.looks.len() == LOOKS_MAX {
             let pairs = self.looks.chunks(2);
             let merged = pairs.filter_map(|pair| {
                 let at = pair.last()?.0;
                 Some((at, pair.iter().map(|(_, longest)| *longest).max()?))
             });
             self.looks = merged.collect();
+            self.each *= 2;
         }
+        self.looks.push((at, longest));
+        self.in_last = 1;
     }
 
     /// The longest after `start` and until `end`; none where nobody looked.

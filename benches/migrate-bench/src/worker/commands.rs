@@ -11,7 +11,7 @@ use serde::Serialize;
 use crate::args::{LinkArgs, OutputArgs, SourceArgs, TargetArgs, TraceArgs};
 use crate::command_run::settle_guest;
 use crate::compat::read_host;
-use crate::orders::{cpu_order, guest_order, link_order};
+use crate::orders::{cpu_order, guest_order, link_order, tracking_for};
 use crate::plot;
 use crate::progress::{Bar, Show};
 use crate::protocol::{CpuFacts, Ending, GuestOrder, SourceSide, TargetSide};
@@ -24,7 +24,7 @@ use crate::worker::{READY_MAX, cpu, moving};
 pub(crate) fn source(args: &SourceArgs) -> Result<ExitCode> {
     let cancel = cancel_on_signal()?;
     let (kind, reason) = settle_guest(args.guest.guest)?;
-    if let Err(error) = crate::worker::check_guest(&args.guest, kind) {
+    if let Err(error) = crate::worker::check_guest(&args.guest, &args.link, kind) {
         return Ok(wrong_usage(&crate::in_one_line(&error)));
     }
     let writable = args.output.check(&args.trace.files());
@@ -35,6 +35,7 @@ pub(crate) fn source(args: &SourceArgs) -> Result<ExitCode> {
     eprintln!("guest: {kind} ({reason}); booting and filling its memory");
     let order = GuestOrder {
         cpu,
+        tracking: tracking_for(&args.guest, &args.link, kind)?.to_string(),
         ..guest_order(&args.guest, kind)
     };
     let mut guest = boot(&order)?;

@@ -11,8 +11,8 @@ use limosa_shim::{
     WorkloadSpec,
 };
 
-use crate::args::GuestArgs;
-use crate::orders::{check_touched, guest_order};
+use crate::args::{GuestArgs, LinkArgs, TrackingChoice};
+use crate::orders::{check_touched, guest_order, tracking_for};
 use crate::protocol::{GuestOrder, GuestSight};
 use crate::report::Quantiles;
 use crate::units::ms;
@@ -104,20 +104,21 @@ impl StallMeter {
 }
 
 /// What a guest of the command line is, checked before a process is started for it.
-pub(crate) fn check_guest(args: &GuestArgs, kind: &str) -> Result<()> {
+pub(crate) fn check_guest(args: &GuestArgs, link: &LinkArgs, kind: &str) -> Result<()> {
     check_touched(args)?;
     let spec = spec_of(&guest_order(args, kind))?;
     match kind {
         "process" => spec.process_params(0)?,
         _ => spec.params(0)?,
     };
+    let by = tracking_for(args, link, kind)?;
     let kind = match kind {
         "process" => GuestKind::Process,
         _ => GuestKind::Kvm,
     };
-    if spec.tracking != Tracking::Auto {
-        let chosen = spec.tracking.choose(kind);
-        chosen.with_context(|| format!("--tracking {}", args.tracking))?;
+    if by != TrackingChoice::Auto {
+        let chosen = tracking(&by.to_string()).choose(kind);
+        chosen.with_context(|| format!("--tracking {by}"))?;
     }
     Ok(())
 }

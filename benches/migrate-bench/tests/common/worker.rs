@@ -64,6 +64,11 @@ impl Worker {
 
     /// Starts one with a guest in it.
     pub(crate) fn with(guest: Guest) -> Self {
+        Self::with_tracking(guest, "auto")
+    }
+
+    /// As [`with`](Self::with), with its writes recorded in this way.
+    pub(crate) fn with_tracking(guest: Guest, tracking: &str) -> Self {
         let mut worker = Self::start();
         worker.order(&json!({"do": "boot", "guest": {
             "kind": guest.kind,
@@ -76,6 +81,7 @@ impl Worker {
             "pattern": "sequential",
             "probe": "sleep",
             "backing": "anonymous",
+            "tracking": tracking,
             "seed": 7,
         }}));
         let ready = worker.answer("ready");

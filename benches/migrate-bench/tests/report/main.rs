@@ -1,216 +1,20 @@
 //! The JSON report: each field that `docs/report.md` names is there, of the right type, and adds
 //! up.
 
+#[path = "../common/mod.rs"]
 mod common;
+mod fields;
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
 use common::{MIB, bench, finish, interrupt, kinds, run, start, turn};
+use fields::Kind::{self, Amount, Any, Count, Figure, Flag, Null, OneOf, Text};
+use fields::{CANCELLED_RUN, CONFIG, HOST, REFERENCE, RUN, SPREADS, TOP};
 use serde_json::Value;
 
 const PAGE_BYTES: u64 = 4096;
-const REPORT_PAGE: &str = include_str!("../../../docs/report.md");
-
-/// What a field holds.
-#[derive(Debug, Clone, Copy)]
-enum Kind {
-    Text,
-    Count,
-    /// Greater than zero.
-    Figure,
-    /// Zero or more.
-    Amount,
-    /// One of these texts.
-    OneOf(&'static [&'static str]),
-    Flag,
-    Null,
-    Any,
-}
-use Kind::{Amount, Any, Count, Figure, Flag, Null, OneOf, Text};
-
-const TOP: [(&str, Kind); 6] = [
-    ("/schema", OneOf(&["limosa.run/1"])),
-    ("/config", Any),
-    ("/host", Any),
-    ("/reference", Any),
-    ("/runs", Any),
-    ("/summary", Any),
-];
-
-const CONFIG: [(&str, Kind); 32] = [
-    ("/guest", OneOf(&["kvm", "process"])),
-    ("/guest_reason", Text),
-    ("/memory_bytes", Count),
-    ("/vcpus", Count),
-    ("/fill", OneOf(&["random"])),
-    ("/touched_percent", Amount),
-    ("/touched_bytes", Count),
-    ("/working_set_bytes", Count),
-    ("/dirty_rate_bytes", Count),
-    ("/pattern", OneOf(&["random"])),
-    ("/probe", OneOf(&["sleep"])),
-    ("/backing", OneOf(&["anonymous"])),
-    ("/tracking", OneOf(&["auto"])),
-    ("/transport", OneOf(&["tcp"])),
-    ("/link", Null),
-    ("/io", Text),
-    ("/streams", Count),
-    ("/threads", Count),
-    ("/codec", OneOf(&["auto"])),
-    ("/staging", OneOf(&["auto"])),
-    ("/splice", OneOf(&["auto"])),
-    ("/downtime_ms", Figure),
-    ("/on_stall", OneOf(&["fail"])),
-    ("/bandwidth", Null),
-    ("/seed", Count),
-    ("/repeat", Count),
-    ("/hops", Count),
-    ("/warmed_bytes", Count),
-    ("/populated", Flag),
-    ("/compat", OneOf(&["off"])),
-    ("/as_host", Null),
-    ("/as_target", Null),
-];
-
-const HOST: [(&str, Kind); 5] = [
-    ("/cpu", Text),
-    ("/lps", Count),
-    ("/kernel", Text),
-    ("/kvm", Text),
-    ("/memory", Count),
-];
-
-const REFERENCE: [(&str, Kind); 11] = [
-    ("/what", Text),
-    ("/bytes", Count),
-    ("/streams", Count),
-    ("/total_ms", Any),
-    ("/throughput_gib_s", Any),
-    ("/settings/call_bytes", Count),
-    ("/time_ratio/median", Figure),
-    ("/ratio_to_sockets/median", Figure),
-    ("/spliced/throughput_gib_s/median", Figure),
-    ("/spliced/ratio_to_sockets/median", Figure),
-    ("/memory", Any),
-];
-
-/// Of a completed run.
-const RUN: [(&str, Kind); 83] = [
-    ("/outcome", OneOf(&["completed"])),
-    ("/custody", OneOf(&["target"])),
-    ("/error", Null),
-    ("/reasons", Any),
-    ("/hops", Count),
-    ("/total_ms", Figure),
-    ("/downtime_ms/engine", Figure),
-    ("/downtime_ms/guest", Figure),
-    ("/stall_max_ms", Figure),
-    ("/stall_ms/p50", Figure),
-    ("/stall_ms/p99", Figure),
-    ("/stall_ms/max", Figure),
-    ("/guest_bytes", Count),
-    ("/content_bytes", Count),
-    ("/wire_bytes", Count),
-    ("/stream_bytes/0", Count),
-    ("/pages/absent", Amount),
-    ("/pages/zero", Amount),
-    ("/pages/raw", Amount),
-    ("/pages/lz4", Amount),
-    ("/pages/live", Amount),
-    ("/pages/constant", Amount),
-    ("/pages/zstd", Amount),
-    ("/pages/delta", Amount),
-    ("/throughput_gib_s", Figure),
-    ("/ratio_to_sockets", Figure),
-    ("/cpu_s/source", Figure),
-    ("/cpu_s/target", Figure),
-    ("/cpu_s/vcpu_source", Amount),
-    ("/cpu_s/vcpu_target", Amount),
-    ("/overhead_bytes/source", Count),
-    ("/overhead_bytes/target", Count),
-    ("/huge_pages/source", Amount),
-    ("/huge_pages/target", Amount),
-    ("/tracking", Text),
-    ("/rounds/0/pages", Count),
-    ("/rounds/0/wire_bytes", Count),
-    ("/rounds/0/ms", Figure),
-    ("/convergence/rehearsal/pause_ms", Figure),
-    ("/convergence/rehearsal/export_ms", Figure),
-    ("/convergence/foretold/0/ms", Figure),
-    ("/convergence/foretold/0/left/low_ms", Figure),
-    ("/convergence/foretold/0/left/likely_ms", Figure),
-    ("/convergence/foretold/0/left/high_ms", Figure),
-    ("/convergence/foretold/0/left/came_true", Flag),
-    ("/convergence/foretold/0/downtime/likely_ms", Figure),
-    ("/convergence/stalled", Null),
-    ("/convergence/slowed", Any),
-    ("/convergence/held_pages", Amount),
-    ("/convergence/rested_ms", Amount),
-    ("/switchover/steps_us/pause", Figure),
-    ("/switchover/steps_us/harvest", Figure),
-    ("/switchover/steps_us/last_pages", Figure),
-    ("/switchover/steps_us/prepare", Figure),
-    ("/switchover/steps_us/hand_over", Figure),
-    ("/switchover/steps_us/resume", Figure),
-    ("/switchover/sum_us", Figure),
-    ("/switchover/guest_us", Figure),
-    ("/hop_switchovers", Any),
-    ("/hop_gap_ms", Null),
-    ("/tracking/by", Text),
-    ("/tracking/start_ms", Figure),
-    ("/tracking/start_ms_per_gib", Figure),
-    ("/tracking/rearm_longest_ms", Figure),
-    ("/timeline/samples/0/ms", Figure),
-    ("/timeline/samples/0/sent_bytes", Amount),
-    ("/timeline/samples/0/send_gib_s", Null),
-    ("/timeline/samples/0/dirty_pages_s", Null),
-    ("/timeline/samples/0/remaining_pages", Count),
-    ("/timeline/samples/0/run_share", Null),
-    ("/timeline/samples/0/dirty_limit_bytes_s", Null),
-    ("/timeline/samples/0/stall_ms", Null),
-    ("/timeline/samples/1/send_gib_s", Figure),
-    ("/timeline/events/0/what", OneOf(&["round_started"])),
-    ("/compat/mode", OneOf(&["off"])),
-    ("/compat/baseline", OneOf(&["off"])),
-    ("/compat/digest", Text),
-    ("/compat/features", Any),
-    ("/compat/hidden", Any),
-    ("/compat/warnings", Any),
-    ("/compat/handshake_ms", Figure),
-    ("/compat/prepare_ms", Figure),
-    ("/verified", Any),
-];
-
-/// Of a run that did not complete: what nobody measured is null.
-const CANCELLED_RUN: [(&str, Kind); 12] = [
-    ("/outcome", OneOf(&["cancelled"])),
-    ("/custody", OneOf(&["source"])),
-    ("/error", Text),
-    ("/total_ms", Null),
-    ("/downtime_ms/engine", Null),
-    ("/downtime_ms/guest", Null),
-    ("/wire_bytes", Null),
-    ("/pages", Null),
-    ("/tracking", Null),
-    ("/throughput_gib_s", Null),
-    ("/cpu_s/vcpu_target", Null),
-    ("/overhead_bytes/source", Null),
-];
-
-const SPREADS: [&str; 11] = [
-    "handshake_ms",
-    "total_ms",
-    "downtime_engine_ms",
-    "downtime_guest_ms",
-    "stall_max_ms",
-    "throughput_gib_s",
-    "ratio_to_sockets",
-    "wire_bytes",
-    "cpu_source_s",
-    "cpu_target_s",
-    "rounds",
-];
+const REPORT_PAGE: &str = include_str!("../../../../docs/report.md");
 
 fn assert_fields(part: &Value, fields: &[(&str, Kind)]) {
     for (path, kind) in fields {
@@ -280,13 +84,9 @@ fn every_field_is_there_and_adds_up() {
         ));
         assert_eq!(done.code, Some(0), "{done:?}");
         let report = done.report();
-        assert_fields(&report, &TOP);
+        assert_fields(&report, TOP);
         assert_eq!(keys(&report), documented("# The report"));
-        for (part, fields) in [
-            ("config", &CONFIG[..]),
-            ("host", &HOST[..]),
-            ("reference", &REFERENCE[..]),
-        ] {
+        for (part, fields) in [("config", CONFIG), ("host", HOST), ("reference", REFERENCE)] {
             assert_fields(&report[part], fields);
             assert_no_others(&report[part], fields);
         }
@@ -295,8 +95,8 @@ fn every_field_is_there_and_adds_up() {
         let runs = report["runs"].as_array().unwrap();
         assert_eq!(runs.len(), 2);
         for run in runs {
-            assert_fields(run, &RUN);
-            assert_no_others(run, &RUN);
+            assert_fields(run, RUN);
+            assert_no_others(run, RUN);
             assert_eq!(keys(run), documented("## `runs[]`"));
             assert_adds_up(run, 64 * MIB);
             assert_timeline(run);
@@ -586,8 +386,8 @@ fn a_run_that_does_not_complete_says_null_for_what_nobody_measured() {
     let done = finish(run);
     assert_eq!(done.code, Some(1), "{done:?}");
     let report = done.report();
-    assert_fields(&report["runs"][0], &CANCELLED_RUN);
-    assert_no_others(&report["runs"][0], &RUN);
+    assert_fields(&report["runs"][0], CANCELLED_RUN);
+    assert_no_others(&report["runs"][0], RUN);
     for figure in SPREADS {
         assert_eq!(report["summary"][figure], Value::Null, "{figure}");
     }
