@@ -332,6 +332,7 @@ impl<G: SourceGuest> Driver<'_, G> {
             Ok(()) => self.tell_guest(GuestStep::RunsHere, None),
             Err(error) => self.stuck = Some(error),
         }
+        self.rooms.calm();
     }
 
     fn release(&mut self) -> Result<(), Cause> {
@@ -402,6 +403,9 @@ impl<G: SourceGuest> Driver<'_, G> {
             }
             _ => control.send(message, &Wait::at_most(config.link.io_silence_max)),
         };
+        if matches!(message, Message::HandOver(_)) {
+            self.rooms.calm();
+        }
         match sent {
             Ok(()) => Ok(None),
             // The next look at the token tells the session.

@@ -184,6 +184,11 @@ impl Sending {
         })
     }
 
+    /// Lets the streams' threads take their turns again.
+    pub(crate) fn calm(&self) {
+        self.urgencies.iter().for_each(|urgency| urgency.lower());
+    }
+
     /// The longest that rearming a chunk took so far.
     pub(crate) fn rearm_longest(&self) -> Duration {
         let each = self.meters.iter();

@@ -437,6 +437,15 @@ impl<'a, G: SourceGuest> SourceRooms<'a, G> {
         }));
     }
 
+    /// Nothing waits for this side any more: what it has left to do gives way to the guest, which
+    /// may be on this host.
+    pub(crate) fn calm(&mut self) {
+        self.first = None;
+        if let Some(sending) = &self.sending {
+            sending.calm();
+        }
+    }
+
     /// Ends streams and control link, and waits for their threads.
     pub(crate) fn close(&mut self) {
         self.sending = None;

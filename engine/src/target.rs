@@ -145,8 +145,13 @@ impl<'a, H: TargetHost> TargetRooms<'a, H> {
 
     /// Lets the guest run.
     pub(crate) fn resume(&mut self) -> Result<(), Cause> {
+        // The guest's first steps are not to wait for what only tidies up.
+        if let Some(landing) = &self.landing {
+            landing.calm();
+        }
         self.guest()?.resume()?;
         self.clock.mark(Mark::Resumed);
+        self.first = None;
         Ok(())
     }
 

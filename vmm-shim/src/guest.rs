@@ -152,6 +152,7 @@ impl KvmGuest {
     ) -> Result<Self, ShimError> {
         let mut blank = Blank::new(ram, cpu.vcpu_count, tracking)?;
         cpu::give_ahead(&mut blank.vcpus, &cpu);
+        blank.vcpus.iter_mut().for_each(Vcpu::run_ahead);
         blank.into_guest(cpu, Stage::Arriving)
     }
 

@@ -234,6 +234,13 @@ impl Vcpu {
         stay.map(drop)
     }
 
+    /// Has KVM make what it makes when a vCPU runs for the first time, without a step of the guest:
+    /// among that is a thread for each VM.
+    pub(crate) fn run_ahead(&mut self) {
+        // What is wrong with a vCPU that can't run shows when it is to.
+        self.finish_exit().ok();
+    }
+
     /// The x87, SSE, AVX and further vector registers in the layout of XSAVE.
     pub(crate) fn xsave(&self) -> Result<Vec<u8>, kvm_ioctls::Error> {
         let more = self.xsave_bytes.saturating_sub(size_of::<kvm_xsave>());
