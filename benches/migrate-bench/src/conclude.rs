@@ -96,6 +96,7 @@ pub(crate) fn conclude(
         },
         stall_max_ms: source.stall_ms.as_ref().map(|stall| stall.max),
         stall_ms: source.stall_ms.clone(),
+        work_share: None,
         guest_bytes: 0,
         content_bytes: figures.map(|figures| figures.content_bytes),
         wire_bytes: figures.map(|figures| figures.wire_bytes),

@@ -308,6 +308,10 @@ pub(crate) struct SourceSide {
     pub(crate) huge_share: Option<f64>,
     /// Stalls that the guest saw during the copy.
     pub(crate) stall_ms: Option<Quantiles>,
+    /// What the guest wrote a second from the order until it was to stand still, in bytes of whole
+    /// pages; none where it was not.
+    #[serde(default)]
+    pub(crate) written_bytes_s: Option<f64>,
     pub(crate) timeline: Timeline,
 }
 

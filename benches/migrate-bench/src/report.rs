@@ -142,6 +142,9 @@ pub(crate) struct Run {
     pub(crate) downtime_ms: Downtime,
     pub(crate) stall_max_ms: Option<f64>,
     pub(crate) stall_ms: Option<Quantiles>,
+    /// What the guest wrote while it moved, as a share of what it was to; none of an idle one.
+    #[serde(default)]
+    pub(crate) work_share: Option<f64>,
     pub(crate) guest_bytes: u64,
     /// What of it held anything but zeros when the move began.
     pub(crate) content_bytes: Option<u64>,

@@ -184,6 +184,10 @@ impl Bench {
             hops,
             guest_bytes,
             throughput_gib_s: run.total_ms.map(|ms| gib_s(guest_bytes, ms)),
+            work_share: match self.guest.dirty_rate_bytes {
+                0 => None,
+                asked => last.source.written_bytes_s.map(|done| done / asked as f64),
+            },
             tracking: run.tracking.map(|tracking| Tracking {
                 start_ms_per_gib: tracking.start_ms * f64::from(1 << 30) / guest_bytes as f64,
                 ..tracking

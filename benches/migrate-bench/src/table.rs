@@ -56,7 +56,7 @@ impl Row {
 
 fn rows(report: &Report) -> Vec<Row> {
     let mut rows = vec![Row::new("outcome", outcome)];
-    rows.extend(time_rows(&report.summary));
+    rows.extend(time_rows(report));
     rows.extend(switchover_rows(&report.runs));
     rows.extend(wire_rows(&report.summary));
     rows.extend(cost_rows());
@@ -68,7 +68,10 @@ fn rows(report: &Report) -> Vec<Row> {
     rows
 }
 
-fn time_rows(summary: &Summary) -> [Row; 7] {
+fn time_rows(report: &Report) -> [Row; 8] {
+    let summary = &report.summary;
+    let shares = report.runs.iter().filter_map(|run| run.work_share);
+    let work = Spread::of(shares);
     [
         Row::new("handshake", |run| known(run.compat.handshake_ms, show_ms))
             .median(summary.handshake_ms, show_ms),
@@ -85,6 +88,10 @@ fn time_rows(summary: &Summary) -> [Row; 7] {
             known(run.stall_max_ms, show_ms)
         })
         .median(summary.stall_max_ms, show_ms),
+        Row::new("guest's own work meanwhile", |run| {
+            known(run.work_share, show_ratio)
+        })
+        .median(work, show_ratio),
         Row::new("throughput", |run| known(run.throughput_gib_s, show_rate))
             .median(summary.throughput_gib_s, show_rate),
         Row::new("ratio to bare sockets", |run| {

@@ -45,7 +45,8 @@ const ROUNDS_AHEAD_MAX: u32 = 64;
 /// What is to come with `left` pages left; none where no end is in sight.
 pub(crate) fn forecast(rates: &Rates, left: f64) -> Option<Forecast> {
     let likely = play(rates, left)?;
-    let best = play(&rates.worse(1.0 / DRIFT), left).unwrap_or(likely);
+    let quicker = rates.worse(1.0 / DRIFT);
+    let best = play(&quicker, left).unwrap_or(likely);
     // A guest that might not converge has no upper bound, but for what it would take now.
     let worst = play(&rates.worse(DRIFT), left).unwrap_or_else(|| {
         let rates = rates.worse(DRIFT);
@@ -53,6 +54,7 @@ pub(crate) fn forecast(rates: &Rates, left: f64) -> Option<Forecast> {
         Played {
             left: scaled(likely.left, DRIFT * DRIFT).saturating_add(longest),
             pause: longest,
+            pages: left,
         }
     });
     let band = |of: fn(&Played) -> Duration| Band {
@@ -60,16 +62,24 @@ pub(crate) fn forecast(rates: &Rates, left: f64) -> Option<Forecast> {
         likely: of(&likely),
         high: of(&worst).max(of(&likely)).saturating_add(LATE),
     };
+    let mut downtime = band(|played| played.pause);
+    // A round more than is expected leaves fewer pages for the pause, and in it nobody waits as
+    // long for an answer as beside a guest that runs.
+    let fewest = best.pages.min(likely.pages);
+    let fewest = fewest.min(quicker.left_after(fewest));
+    downtime.low = downtime.low.min(quicker.least_pause(fewest));
     Some(Forecast {
         left: band(|played| played.left),
-        downtime: band(|played| played.pause),
+        downtime,
     })
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Debug)]
 struct Played {
     left: Duration,
     pause: Duration,
+    /// That are sent in the pause.
+    pages: f64,
 }
 
 /// Plays the rounds that are to come.
@@ -82,6 +92,7 @@ fn play(rates: &Rates, mut left: f64) -> Option<Played> {
                 return Some(Played {
                     left: time.saturating_add(pause),
                     pause,
+                    pages: left,
                 });
             }
             Next::Stall => return None,

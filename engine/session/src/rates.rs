@@ -166,18 +166,27 @@ impl Rates {
 
     /// What a pause takes besides sending pages, as measured where a pause was tried out.
     fn switchover_cost(&self) -> Duration {
-        let work = self.rehearsal.map_or(self.assumed_cost, |rehearsal| {
+        let messages = self.turnaround().saturating_mul(SWITCHOVER_TURNS);
+        self.switchover_work().saturating_add(messages)
+    }
+
+    /// The same without a wait for messages.
+    fn switchover_work(&self) -> Duration {
+        self.rehearsal.map_or(self.assumed_cost, |rehearsal| {
             // What the target does to put the state in place is about what taking it takes here.
             let export = rehearsal.export.saturating_mul(2);
             rehearsal.pause.saturating_add(export)
-        });
-        let messages = self.turnaround().saturating_mul(SWITCHOVER_TURNS);
-        work.saturating_add(messages)
+        })
     }
 
     /// What pausing the guest now would take with so many pages left.
     pub(crate) fn pause(&self, left: f64) -> Duration {
         self.switchover_cost().saturating_add(self.sending(left))
+    }
+
+    /// The least that a pause can take, with so many pages left: its messages take no time.
+    pub(crate) fn least_pause(&self, left: f64) -> Duration {
+        self.switchover_work().saturating_add(self.sending(left))
     }
 
     /// What of it is held against the budget. A budget below the cost could never be met: then the
@@ -217,9 +226,7 @@ impl Rates {
 
     /// The same with links slower and guests busier by `factor`, or the other way round below 1.
     pub(crate) fn worse(&self, factor: f64) -> Self {
-        let work = self.switchover_cost();
-        let messages = self.turnaround().saturating_mul(SWITCHOVER_TURNS);
-        let assumed_cost = scaled(work.saturating_sub(messages), factor);
+        let assumed_cost = scaled(self.switchover_work(), factor);
         Self {
             send_bytes_per_second: self.send_bytes_per_second / factor,
             dirty_pages_per_second: self.dirty_pages_per_second * factor,

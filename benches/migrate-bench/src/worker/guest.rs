@@ -65,6 +65,12 @@ impl AnyGuest {
         self.workload().vcpu_cpu_times().iter().sum()
     }
 
+    /// Page writes that all vCPUs have done.
+    pub(crate) fn writes(&self) -> Result<u64> {
+        let vcpus = self.workload().stats()?;
+        Ok(vcpus.iter().map(|vcpu| vcpu.writes).sum())
+    }
+
     /// The stalls of all vCPUs while memory was being copied.
     pub(crate) fn precopy_stalls(&self) -> Result<Histogram> {
         let mut all = Histogram::EMPTY;

@@ -27,6 +27,8 @@ use crate::worker::steer::{Hands, policy_named};
 
 /// Longest wait for a guest's vCPUs to go in once it was let run.
 const ENTERED_MAX: Duration = Duration::from_secs(1);
+/// What one write of the workload dirties.
+const PAGE_BYTES: u64 = limosa_pages::PAGE_BYTES as u64;
 
 /// The name of that moment, beside those of the engine's.
 pub(crate) const ENTERED: &str = "entered";
@@ -75,6 +77,8 @@ pub(crate) fn send(
     let begun = CpuClock::now(guest.vcpu_cpu());
     let mut recorder = Recorder::new();
     let mut meter = Some(StallMeter::new(guest)?);
+    let (writes_before, mut ran) = (guest.writes()?, None);
+    let ordered = Instant::now();
     let mut last_said = None;
     let mut told = None;
     let mut observer = |moment: &Moment| {
@@ -91,19 +95,14 @@ pub(crate) fn send(
             // Whoever hears of progress wants a processor, and the guest is waiting.
             last_said = Some(*elapsed);
             meter = None;
+            ran.get_or_insert_with(|| ordered.elapsed());
         }
         if let Moment::Progress(progress) = moment
             && last_said.is_none_or(|last| progress.elapsed.saturating_sub(last) >= SAY_EVERY)
         {
             last_said = Some(progress.elapsed);
-            say(&Answer::Progress {
-                round: progress.round.get(),
-                sent_bytes: progress.wire_bytes,
-                remaining_bytes: progress.remaining_bytes,
-                send_rate: progress.bytes_per_second,
-                dirty_rate: progress.dirty_bytes_per_second.unwrap_or(0.0),
-                forecast: told.map(|(at, forecast)| now_of(&forecast, at.elapsed())),
-            });
+            let forecast = told.map(|(at, forecast)| now_of(&forecast, at.elapsed()));
+            say(&progress_of(progress, forecast));
         }
     };
     let done = match guest {
@@ -113,6 +112,8 @@ pub(crate) fn send(
     let (cpu_s, vcpu_cpu_s) = begun.since(&CpuClock::now(guest.vcpu_cpu()));
     // What the guest had seen until it was paused: its memory here stands still from then on.
     let stalls = guest.precopy_stalls()?.since(&stalls_before);
+    let written = guest.writes()?.saturating_sub(writes_before) * PAGE_BYTES;
+    let done_there = done.is_ok();
     let (figures, ending) = match done {
         Ok(mut report) => {
             report.tracking = guest.workload().tracking().to_string();
@@ -130,8 +131,23 @@ pub(crate) fn send(
         vcpu_cpu_s,
         huge_share,
         stall_ms: quantiles(&stalls),
+        written_bytes_s: match done_there {
+            true => ran.map(|ran| written as f64 / ran.as_secs_f64().max(1e-6)),
+            false => None,
+        },
         timeline: recorder.timeline(),
     })
+}
+
+fn progress_of(progress: &Progress, forecast: Option<ForecastNow>) -> Answer {
+    Answer::Progress {
+        round: progress.round.get(),
+        sent_bytes: progress.wire_bytes,
+        remaining_bytes: progress.remaining_bytes,
+        send_rate: progress.bytes_per_second,
+        dirty_rate: progress.dirty_bytes_per_second.unwrap_or(0.0),
+        forecast,
+    }
 }
 
 /// What was foretold so long ago.

@@ -97,6 +97,7 @@ pub(crate) const RUN: &[(&str, Kind)] = &[
     ("/stall_ms/p50", Amount),
     ("/stall_ms/p99", Figure),
     ("/stall_ms/max", Figure),
+    ("/work_share", Figure),
     ("/guest_bytes", Count),
     ("/content_bytes", Count),
     ("/wire_bytes", Count),
